@@ -1,0 +1,12 @@
+//! Traits and small types at which the areas meet: virtual time, guest memory, device calls and their effects.
+//!
+//! No implementation lives here apart from the fakes used by tests of other crates.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod device;
+pub mod fake;
+pub mod memory;
+pub mod time;
