@@ -3,7 +3,7 @@
 /// Frames in a block of 2 MiB.
 pub const BLOCK_FRAMES: u32 = 512;
 /// Blocks in a span.
-pub const SPAN_BLOCKS: u32 = 512;
+const SPAN_BLOCKS: u32 = 512;
 /// Frames in a span of 1 GiB.
 pub const SPAN_FRAMES: u32 = BLOCK_FRAMES * SPAN_BLOCKS;
 const WORDS_PER_BLOCK: usize = 8;

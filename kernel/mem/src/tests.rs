@@ -22,6 +22,10 @@ fn allocator(ranges: Vec<core::ops::Range<u64>>) -> FrameAllocator<Maps> {
     FrameAllocator::new(Maps::default(), ranges, |_| NODE)
 }
 
+fn one(end: u64) -> Vec<core::ops::Range<u64>> {
+    core::iter::once(0..end).collect()
+}
+
 #[test]
 fn every_frame_is_given_once_and_only_from_usable_ranges() {
     let mut a = allocator(vec![0x100..0x180, 0x1000..0x1234]);
@@ -37,7 +41,7 @@ fn every_frame_is_given_once_and_only_from_usable_ranges() {
 
 #[test]
 fn a_terabyte_touches_one_span_for_the_first_frame() {
-    let mut a = allocator(vec![0..1000 * u64::from(SPAN_FRAMES)]);
+    let mut a = allocator(one(1000 * u64::from(SPAN_FRAMES)));
     a.alloc_frame(NODE).unwrap();
     assert_eq!(a.stats().metadata, 9);
     assert!(
@@ -48,7 +52,7 @@ fn a_terabyte_touches_one_span_for_the_first_frame() {
 
 #[test]
 fn two_mebibyte_blocks_are_aligned_and_come_back_whole() {
-    let mut a = allocator(vec![0..u64::from(SPAN_FRAMES)]);
+    let mut a = allocator(one(u64::from(SPAN_FRAMES)));
     let block = a.alloc_2m(NODE).unwrap();
     assert_eq!(block.as_u64() % u64::from(BLOCK_FRAMES), 0);
     for i in 0..BLOCK_FRAMES {
@@ -59,7 +63,7 @@ fn two_mebibyte_blocks_are_aligned_and_come_back_whole() {
 
 #[test]
 fn a_gibibyte_comes_from_an_untouched_span_and_returns() {
-    let mut a = allocator(vec![0..2 * u64::from(SPAN_FRAMES)]);
+    let mut a = allocator(one(2 * u64::from(SPAN_FRAMES)));
     a.alloc_frame(NODE).unwrap();
     let page = a.alloc_1g(NODE).unwrap();
     assert_eq!(page.as_u64(), u64::from(SPAN_FRAMES));
@@ -70,7 +74,7 @@ fn a_gibibyte_comes_from_an_untouched_span_and_returns() {
 
 #[test]
 fn runs_are_contiguous() {
-    let mut a = allocator(vec![0..4096]);
+    let mut a = allocator(one(4096));
     let hole = a.alloc_frame(NODE).unwrap();
     let run = a.alloc_run(NODE, 3).unwrap();
     let next = a.alloc_frame(NODE).unwrap().as_u64();
@@ -95,7 +99,7 @@ fn the_near_node_is_used_first_and_the_far_one_after() {
 #[test]
 #[should_panic(expected = "freed twice")]
 fn freeing_a_frame_twice_is_a_host_error() {
-    let mut a = allocator(vec![0..4096]);
+    let mut a = allocator(one(4096));
     let f = a.alloc_frame(NODE).unwrap();
     a.free(f, 1);
     a.free(f, 1);
