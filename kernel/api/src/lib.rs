@@ -9,4 +9,5 @@ extern crate alloc;
 pub mod device;
 pub mod fake;
 pub mod memory;
+pub mod port;
 pub mod time;
