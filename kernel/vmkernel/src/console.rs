@@ -1,0 +1,171 @@
+//! The console: COM1 and the text screen for the shell, and the place where log lines are echoed.
+//!
+//! In run-guest mode COM1 belongs to the guest and log lines go to COM2. Output is polled; input arrives by interrupt.
+#![expect(unsafe_code, reason = "the console's devices are ports and a window of memory")]
+
+use crate::log::Level;
+use crate::memory::ranks;
+use alloc::format;
+use api::port::{BytePorts, Cells};
+use arch::sync::SpinLock;
+use core::sync::atomic::{AtomicBool, Ordering};
+use platform::screen::Screen;
+use platform::uart::Uart;
+
+const COM1: u16 = 0x3f8;
+const COM2: u16 = 0x2f8;
+const SCREEN: u64 = 0xb_8000;
+
+/// The ports of one UART.
+#[derive(Debug)]
+struct ComPorts(u16);
+
+impl BytePorts for ComPorts {
+    fn read(&self, offset: u16) -> u8 {
+        // SAFETY: only made for COM1 and COM2; a UART touches no memory.
+        unsafe { arch::cpu::inb(self.0 + offset) }
+    }
+
+    fn write(&self, offset: u16, value: u8) {
+        // SAFETY: as above.
+        unsafe { arch::cpu::outb(self.0 + offset, value) };
+    }
+}
+
+/// The memory of the text screen.
+#[derive(Debug)]
+struct ScreenCells {
+    base: u64,
+}
+
+const CELLS: usize = 80 * 25;
+
+impl Cells for ScreenCells {
+    fn get(&self, index: usize) -> u16 {
+        let at = (self.base as *const u16).wrapping_add(index);
+        // SAFETY: `base` maps the screen's 4000 bytes and the index is checked.
+        if index < CELLS { unsafe { at.read_volatile() } } else { 0 }
+    }
+
+    fn set(&mut self, index: usize, value: u16) {
+        if index < CELLS {
+            let at = (self.base as *mut u16).wrapping_add(index);
+            // SAFETY: as above.
+            unsafe { at.write_volatile(value) };
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Devices {
+    com1: Option<Uart<ComPorts>>,
+    com2: Option<Uart<ComPorts>>,
+    screen: Option<Screen<ScreenCells>>,
+}
+
+static DEVICES: SpinLock<Devices> =
+    SpinLock::new(ranks::CONSOLE, Devices { com1: None, com2: None, screen: None });
+static COM1_IS_THE_GUESTS: AtomicBool = AtomicBool::new(false);
+
+/// Finds the UARTs; call once, first of all.
+pub fn init_serial() {
+    let mut devices = DEVICES.lock();
+    devices.com1 = Uart::probe(ComPorts(COM1));
+    devices.com2 = Uart::probe(ComPorts(COM2));
+}
+
+/// Takes the text screen over; `window` is where physical B8000h is mapped.
+pub fn init_screen(window: u64) {
+    DEVICES.lock().screen = Some(Screen::new(ScreenCells { base: window }));
+}
+
+/// Returns the physical address of the text screen.
+#[must_use]
+pub const fn screen_address() -> u64 {
+    SCREEN
+}
+
+/// Gives COM1 to the one guest of run-guest mode; log lines go to COM2 from here on.
+pub fn give_com1_to_guest() {
+    COM1_IS_THE_GUESTS.store(true, Ordering::Release);
+}
+
+/// Turns the interrupt for console input on.
+pub fn enable_input() {
+    if let Some(uart) = &mut DEVICES.lock().com1 {
+        uart.enable_receive_interrupt();
+    }
+}
+
+/// Returns a byte typed on COM1.
+pub fn read_byte() -> Option<u8> {
+    DEVICES.lock().com1.as_mut()?.read()
+}
+
+/// Writes to the console's user: COM1 and the screen.
+pub fn write(bytes: &[u8]) {
+    let mut devices = DEVICES.lock();
+    if let Some(uart) = &mut devices.com1 {
+        uart.write(bytes);
+    }
+    if let Some(screen) = &mut devices.screen
+        && !COM1_IS_THE_GUESTS.load(Ordering::Acquire)
+    {
+        screen.write(bytes);
+    }
+}
+
+/// Echoes a log line, unless the console is busy.
+pub fn echo_log(nanos: u64, level: Level, text: &str) {
+    let line = LogLine { nanos, level, text };
+    if let Some(mut devices) = DEVICES.try_lock() {
+        line.emit(&mut devices);
+    }
+}
+
+/// Writes a panic's text, whoever holds the console.
+pub fn write_in_panic(text: &str) {
+    let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
+    // A CPU that was stopped may hold the lock for ever: fresh handles to the same ports do without it.
+    let port = if guests { COM2 } else { COM1 };
+    if let Some(mut uart) = Uart::probe(ComPorts(port)) {
+        for part in text.split_inclusive('\n') {
+            uart.write(part.trim_end_matches('\n').as_bytes());
+            if part.ends_with('\n') {
+                uart.write(b"\r\n");
+            }
+        }
+    }
+    if let Some(mut devices) = DEVICES.try_lock()
+        && let Some(screen) = &mut devices.screen
+    {
+        text.split_inclusive('\n').for_each(|part| {
+            screen.write(part.as_bytes());
+            if part.ends_with('\n') {
+                screen.write(b"\r");
+            }
+        });
+    }
+}
+
+struct LogLine<'a> {
+    nanos: u64,
+    level: Level,
+    text: &'a str,
+}
+
+impl LogLine<'_> {
+    fn emit(&self, devices: &mut Devices) {
+        let (seconds, micros) = (self.nanos / 1_000_000_000, self.nanos / 1000 % 1_000_000);
+        let name = self.level.name();
+        let line = format!("[{seconds:5}.{micros:06}] {name:5} {}\r\n", self.text);
+        let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
+        let uart = if guests { &mut devices.com2 } else { &mut devices.com1 };
+        if let Some(uart) = uart {
+            uart.write(line.as_bytes());
+        }
+        if let Some(screen) = &mut devices.screen {
+            screen.write(line.as_bytes());
+        }
+    }
+}
