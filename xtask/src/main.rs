@@ -8,6 +8,7 @@ mod boot_archive;
 mod console;
 mod cpio;
 mod elf_image;
+mod guests;
 mod kernel;
 mod outer;
 mod qemu;
@@ -36,6 +37,8 @@ struct Arguments {
 enum Command {
     /// Builds the kernel image target/basalt.elf.
     Build,
+    /// Builds the tiny guests of tests/guests into target/guests.
+    BuildGuests,
     /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
     Qemu(qemu::Options),
     /// Boots Basalt without questions, runs one guest and ends with that guest's verdict.
@@ -59,6 +62,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Build => {
             let image = kernel::build(&workspace)?;
             println!("{}", image.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::BuildGuests => {
+            for file in guests::build(&workspace)? {
+                println!("{}", file.display());
+            }
             Ok(ExitCode::SUCCESS)
         }
         Command::Qemu(options) => qemu::run(&workspace, &options),

@@ -39,11 +39,6 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
-    /// The folder of the root Cargo.toml.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The directory that everything generated goes to.
     pub(crate) fn target(&self) -> &Path {
         &self.target
@@ -57,6 +52,11 @@ impl Workspace {
     /// The same image with symbols and line tables, for a debugger.
     pub(crate) fn basalt_debug_elf(&self) -> PathBuf {
         self.target.join("basalt.debug.elf")
+    }
+
+    /// Where guests are kept, our own and Debian's.
+    pub(crate) fn guests(&self) -> PathBuf {
+        self.target.join("guests")
     }
 
     /// A `cargo` command in the root folder, free of flags in the environment that would replace those of a
@@ -89,6 +89,8 @@ impl Workspace {
 /// Replaces `path` in one step, so that a concurrent reader sees the old content or the new one.
 pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     let directory = path.parent().context("a file has a folder")?;
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot create {}", directory.display()))?;
     let write = || -> std::io::Result<()> {
         let mut file = tempfile::Builder::new()
             .prefix(".new-")
