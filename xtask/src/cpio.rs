@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(second % 4, 0);
         assert_eq!(&text[second + 54..second + 62], "00000005");
         assert_eq!(&text[second + 110..second + 121], "vms/a.toml\0");
-        assert!(text[second..].contains("12345\0\0\0070701"));
+        assert!(text[second..].contains("12345\0\0\x00070701"));
         assert!(text.ends_with("TRAILER!!!\0\0\0\0"));
         assert_eq!(text.len() % 4, 0);
     }

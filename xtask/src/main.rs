@@ -7,10 +7,13 @@
 mod boot_archive;
 mod console;
 mod cpio;
+mod debian;
 mod elf_image;
 mod guests;
+mod initramfs;
 mod kernel;
 mod outer;
+mod packages;
 mod qemu;
 mod run_guest;
 mod script;

@@ -2,15 +2,17 @@
 //!
 //! It describes and starts the process. Who reads its serial ports, and how long it may run, is the callers' matter.
 
-use std::env;
+use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+
+use crate::packages;
 
 /// RAM for Basalt itself beside its guests', in MiB.
 pub(crate) const OVERHEAD_MIB: u64 = 256;
@@ -19,14 +21,14 @@ pub(crate) const CPUS_MAX: u32 = 4;
 /// How often a running QEMU is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A PC that boots Basalt as a Multiboot1 kernel with its boot archive as the only module.
+/// A PC that boots a kernel file, Basalt or a guest without it.
 #[derive(Debug)]
 pub(crate) struct Outer<'a> {
-    /// Basalt's image.
-    pub(crate) image: &'a Path,
-    /// The boot archive.
-    pub(crate) archive: &'a File,
-    /// Basalt's command line.
+    /// The file that QEMU loads.
+    pub(crate) kernel: &'a Path,
+    /// What the kernel gets as its initial RAM disk or modules, in the form of QEMU's `-initrd`.
+    pub(crate) initrd: Option<OsString>,
+    /// The kernel's command line.
     pub(crate) append: &'a str,
     /// RAM in MiB; the host backs only what is touched.
     pub(crate) memory_mib: u64,
@@ -40,16 +42,8 @@ impl Outer<'_> {
     /// The command without serial ports: QEMU numbers those in the order of its arguments.
     pub(crate) fn command(&self) -> Command {
         let mut command = bound_to_this_process("qemu-system-x86_64");
-        command.args([
-            "-accel",
-            "tcg",
-            "-cpu",
-            "max,+svm",
-            "-nodefaults",
-            "-display",
-            "none",
-            "-no-reboot",
-        ]);
+        command.args(["-accel", "tcg", "-cpu", "max,+svm"]);
+        command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
         }
@@ -65,11 +59,10 @@ impl Outer<'_> {
             &self.cpus.to_string(),
         ]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        command
-            .arg("-kernel")
-            .arg(self.image)
-            .arg("-initrd")
-            .arg(path_of(self.archive));
+        command.arg("-kernel").arg(self.kernel);
+        if let Some(initrd) = &self.initrd {
+            command.arg("-initrd").arg(initrd);
+        }
         if !self.append.is_empty() {
             command.args(["-append", self.append]);
         }
@@ -78,19 +71,14 @@ impl Outer<'_> {
 }
 
 /// A path by which a child process reaches an open file, even one without a name.
-pub(crate) fn path_of(file: &File) -> PathBuf {
-    PathBuf::from(format!(
-        "/proc/{}/fd/{}",
-        std::process::id(),
-        file.as_raw_fd()
-    ))
+pub(crate) fn path_of(file: &File) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
 /// A command that ends when the thread which starts it does, so that a killed xtask leaves no emulator behind.
 /// `setpriv` comes with every Debian; elsewhere the program runs without that guard.
 fn bound_to_this_process(program: &str) -> Command {
-    let path = env::var_os("PATH").unwrap_or_default();
-    if env::split_paths(&path).any(|directory| directory.join("setpriv").is_file()) {
+    if packages::on_path("setpriv") {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM", "--", program]);
         return command;

@@ -13,7 +13,8 @@ use clap::Args;
 
 use crate::console::Console;
 use crate::kernel;
-use crate::outer::{Outer, Running};
+use crate::outer::{Outer, Running, path_of};
+use crate::packages;
 use crate::script::{self, Line};
 use crate::standard_vms;
 use crate::workspace::{Workspace, say};
@@ -60,6 +61,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
             Some(script::parse(&source).with_context(|| format!("in {}", path.display()))?)
         }
     };
+    packages::ensure_installed(&[packages::QEMU])?;
     let image = match &options.basalt {
         Some(path) => path.clone(),
         None => kernel::build(workspace)?,
@@ -70,8 +72,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         .context("cannot write the boot archive")?;
     let append = format!("console=serial {}", options.append);
     let outer = Outer {
-        image: &image,
-        archive: &archive,
+        kernel: &image,
+        initrd: Some(path_of(&archive).into()),
         append: append.trim(),
         memory_mib: options.memory,
         cpus: options.cpus,

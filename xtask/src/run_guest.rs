@@ -3,10 +3,11 @@
 //! What a guest file is, Basalt finds out by its content; here it is only carried there. Basalt logs to its second
 //! serial port and ends that log with the verdict.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Seek, Write};
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, ExitCode, Stdio};
+use std::process::{ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use clap::{Args, ValueEnum};
 use crate::boot_archive::BootArchive;
 use crate::kernel;
 use crate::outer::{CPUS_MAX, OVERHEAD_MIB, Outer, Running, path_of};
+use crate::packages;
 use crate::vm_definition::VmDefinition;
 use crate::workspace::Workspace;
 
@@ -29,6 +31,14 @@ const STATUS_FAULT: u8 = 126;
 const LOG_TAIL_LINES: usize = 40;
 /// How long the guest's last output may take to arrive once QEMU has ended.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The guest's serial port, on pipes of ours.
+const SERIAL_ON_STDIO: [&str; 4] = [
+    "-chardev",
+    "stdio,id=guest,signal=off",
+    "-serial",
+    "chardev:guest",
+];
 
 /// Arguments of `run-guest`.
 #[derive(Debug, Args)]
@@ -59,6 +69,9 @@ pub(crate) struct Options {
     /// What Basalt itself runs on.
     #[arg(long, value_enum, default_value_t = Emulator::Qemu)]
     emulator: Emulator,
+    /// Runs the guest on the emulator alone, to compare.
+    #[arg(long)]
+    bare: bool,
     /// Boots this image instead of building one.
     #[arg(long, value_name = "FILE")]
     basalt: Option<PathBuf>,
@@ -119,6 +132,15 @@ fn debug_exit_status(value: u32) -> u8 {
 
 fn run_guest(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let Emulator::Qemu = options.emulator;
+    packages::ensure_installed(&[packages::QEMU])?;
+    if options.bare {
+        run_bare(options)
+    } else {
+        run_in_basalt(workspace, options)
+    }
+}
+
+fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let archive_bytes = archive(options)?;
     let image = match &options.basalt {
         Some(path) => path.clone(),
@@ -132,44 +154,19 @@ fn run_guest(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     // The archive is in memory once as the boot module and once unpacked into the guest.
     let archive_mib = archive_bytes.len() as u64 >> 20;
     let outer = Outer {
-        image: &image,
-        archive: &archive,
+        kernel: &image,
+        initrd: Some(path_of(&archive).into()),
         append: "mode=run-guest",
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
-        cpus: if options.icount {
-            1
-        } else {
-            options.cpus.min(CPUS_MAX)
-        },
+        cpus: outer_cpus(options),
         icount: options.icount,
     };
     let mut command = outer.command();
-    command.args([
-        "-chardev",
-        "stdio,id=guest,signal=off",
-        "-serial",
-        "chardev:guest",
-    ]);
-    command
-        .arg("-serial")
-        .arg(format!("file:{}", path_of(&log).display()));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-
-    let deadline = Instant::now() + options.timeout;
-    let mut running = Running::start(&mut command)?;
-    let (Some(input), Some(output)) = (running.child().stdin.take(), running.child().stdout.take())
-    else {
-        bail!("QEMU has no pipes");
-    };
-    // QEMU would make stdin and stdout non-blocking for everyone who shares them, so it gets pipes of its own.
-    thread::spawn(move || forward_input(input));
-    let relay = thread::spawn(move || forward_output(output));
-    let ended = running.wait_until(deadline)?;
-    drop(running);
-    let drained = Instant::now() + DRAIN_TIME_MAX;
-    while !relay.is_finished() && Instant::now() < drained {
-        thread::sleep(Duration::from_millis(1));
-    }
+    let log_port = format!("file:{}", path_of(&log));
+    let ended = relay(
+        command.args(SERIAL_ON_STDIO).args(["-serial", &log_port]),
+        options.timeout,
+    )?;
     let text = read_log(&mut log)?;
     Ok(match (verdict(&text), ended) {
         (Some(verdict), _) => verdict,
@@ -183,6 +180,55 @@ fn run_guest(workspace: &Workspace, options: &Options) -> Result<Verdict> {
             Verdict::BasaltFailed
         }
     })
+}
+
+/// Runs the guest on QEMU alone; its PC has the same test device.
+fn run_bare(options: &Options) -> Result<Verdict> {
+    let files = options.initrd.iter().chain(&options.modules);
+    let files: Vec<&OsStr> = files.map(|path| path.as_os_str()).collect();
+    let outer = Outer {
+        kernel: &options.file,
+        initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
+        append: &options.append,
+        memory_mib: options.memory,
+        cpus: outer_cpus(options),
+        icount: options.icount,
+    };
+    let ended = relay(outer.command().args(SERIAL_ON_STDIO), options.timeout)?;
+    match ended.map(|status| status.code()) {
+        None => Ok(Verdict::TimeOut),
+        Some(Some(0)) => Ok(Verdict::PowerOff),
+        Some(Some(code)) if code & 1 == 1 => Ok(Verdict::Exit(u32::try_from(code >> 1)?)),
+        Some(_) => bail!("QEMU failed"),
+    }
+}
+
+fn outer_cpus(options: &Options) -> u32 {
+    if options.icount {
+        1
+    } else {
+        options.cpus.min(CPUS_MAX)
+    }
+}
+
+/// Runs the emulator between our input and output; `None` when it had to be stopped.
+fn relay(command: &mut Command, timeout: Duration) -> Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + timeout;
+    // QEMU would make stdin and stdout non-blocking for everyone who shares them, so it gets pipes of its own.
+    let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
+    let (Some(input), Some(output)) = (running.child().stdin.take(), running.child().stdout.take())
+    else {
+        bail!("QEMU has no pipes");
+    };
+    thread::spawn(move || forward_input(input));
+    let output = thread::spawn(move || forward_output(output));
+    let ended = running.wait_until(deadline)?;
+    drop(running);
+    let drained = Instant::now() + DRAIN_TIME_MAX;
+    while !output.is_finished() && Instant::now() < drained {
+        thread::sleep(Duration::from_millis(1));
+    }
+    Ok(ended)
 }
 
 /// Packs the guest's files and its definition.

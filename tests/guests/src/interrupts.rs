@@ -157,7 +157,7 @@ unsafe extern "C" {
     /// The end of the stack that handlers run on.
     safe static interrupt_stack_end: u8;
     /// The five-slot descriptor table of the entry code.
-    static boot_gdt: [AtomicU64; 5];
+    safe static boot_gdt: [AtomicU64; 5];
 }
 
 /// Sets up the table, masks the 8259s and leaves interrupts off.
@@ -175,10 +175,8 @@ pub(crate) fn install() {
     let limit = size_of_val(&TSS) as u64 - 1;
     // Present, type 9: available 64-bit TSS (APM Vol. 2, 4.8.3).
     let low = limit | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
-    // SAFETY: the entry code's table is plain memory that only this function writes, through atomics.
-    let gdt = unsafe { &*(&raw const boot_gdt) };
-    gdt[3].store(low, Relaxed);
-    gdt[4].store(base >> 32, Relaxed);
+    boot_gdt[3].store(low, Relaxed);
+    boot_gdt[4].store(base >> 32, Relaxed);
     // SAFETY: the descriptor was just written, and its segment is a static.
     unsafe { asm!("ltr {0:x}", in(reg) TSS_SELECTOR, options(nostack, preserves_flags)) };
     let pointer = TablePointer {
