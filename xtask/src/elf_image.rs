@@ -235,3 +235,65 @@ fn section_header(section: &SectionHeader, name: usize) -> [u8; 64] {
     out[56..64].copy_from_slice(&section.sh_entsize.to_le_bytes());
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn own_program() -> Vec<u8> {
+        std::fs::read("/proc/self/exe").expect("a test is a file")
+    }
+
+    fn allocated(file: &[u8]) -> Vec<(String, u64, u64)> {
+        let elf = parse(file).expect("an ELF file");
+        let sections = sections(&elf).expect("good sections");
+        let loaded = sections
+            .iter()
+            .filter(|(_, section)| section.sh_flags & u64::from(SHF_ALLOC) != 0);
+        loaded
+            .map(|(name, section)| ((*name).to_owned(), section.sh_addr, section.sh_size))
+            .collect()
+    }
+
+    #[test]
+    fn a_stripped_copy_keeps_what_is_loaded_and_nothing_else() {
+        let file = own_program();
+        let copy = without_debug_data(&file).expect("a good file");
+        assert!(copy.len() < file.len());
+        assert_eq!(allocated(&copy), allocated(&file));
+        let elf = parse(&copy).expect("an ELF file");
+        let symbols = find_section(&elf, ".symtab").expect("good sections");
+        assert!(symbols.is_none());
+        // The file header, which says where the section headers are, is all that may differ.
+        for segment in elf.segments().expect("it has segments").iter() {
+            let start = (segment.p_offset as usize).max(ELF64_HEADER_SIZE);
+            let end = (segment.p_offset + segment.p_filesz) as usize;
+            assert_eq!(copy.get(start..end), file.get(start..end));
+        }
+    }
+
+    #[test]
+    fn a_section_is_overwritten_to_its_end() {
+        let mut file = own_program();
+        overwrite_section(&mut file, ".comment", b"new").expect("every compiler leaves one");
+        let elf = parse(&file).expect("an ELF file");
+        let header = find_section(&elf, ".comment")
+            .expect("good sections")
+            .expect("it is there");
+        let (bytes, _) = elf.section_data(&header).expect("it is inside");
+        let (start, rest) = bytes.split_at(3);
+        assert_eq!(start, b"new");
+        assert!(rest.iter().all(|byte| *byte == 0));
+        let too_long = vec![1; bytes.len() + 1];
+        assert!(overwrite_section(&mut file, ".comment", &too_long).is_err());
+        assert!(overwrite_section(&mut file, ".no.such.section", b"").is_err());
+    }
+
+    #[test]
+    fn a_file_above_4_gib_cannot_be_wrapped() {
+        let mut file = own_program();
+        file[0x18..0x20].copy_from_slice(&(1u64 << 32).to_le_bytes());
+        assert!(as_elf32(&file).is_err());
+        assert!(as_elf32(b"not an ELF file").is_err());
+    }
+}

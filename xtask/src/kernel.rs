@@ -2,8 +2,10 @@
 //!
 //! It does not make a bootable medium; GRUB's images are made from the file that this leaves.
 
+use std::env;
 use std::fs;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, ensure};
 
@@ -18,13 +20,13 @@ const FLAGS: &str = "kernel/vmkernel/kernel.toml";
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let linked = link(workspace)?;
     let image = workspace.basalt_elf();
-    let newer = |path: &PathBuf| -> Option<bool> {
-        Some(
-            fs::metadata(path).ok()?.modified().ok()?
-                > fs::metadata(&linked).ok()?.modified().ok()?,
-        )
-    };
-    if newer(&image) == Some(true) && newer(&workspace.basalt_debug_elf()) == Some(true) {
+    let outputs = [image.clone(), workspace.basalt_debug_elf()];
+    // A changed xtask may write them differently.
+    let inputs = [
+        linked.clone(),
+        env::current_exe().context("cannot find xtask itself")?,
+    ];
+    if outputs.iter().map(modified).min() > inputs.iter().map(modified).max() {
         return Ok(image);
     }
     let mut file =
@@ -33,6 +35,11 @@ pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     write_atomically(&workspace.basalt_debug_elf(), &file)?;
     write_atomically(&image, &elf_image::without_debug_data(&file)?)?;
     Ok(image)
+}
+
+/// When a file was written last; `None`, which is before any time, if it is not there.
+fn modified(path: &PathBuf) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
 }
 
 /// Runs cargo; returns the file that the linker made.
