@@ -1,2 +1,79 @@
-//! Placeholder.
-fn main() {}
+//! The project's only build script: it builds, boots, tests and measures Basalt.
+//!
+//! This file parses the command line and hands over; it holds no logic of its own. What a command does stands in
+//! the module of the same name.
+#![forbid(unsafe_code)]
+
+mod boot_archive;
+mod console;
+mod cpio;
+mod debian;
+mod elf_image;
+mod guests;
+mod initramfs;
+mod kernel;
+mod outer;
+mod packages;
+mod qemu;
+mod run_guest;
+mod script;
+mod standard_vms;
+mod symbols;
+mod vm_definition;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// Builds, boots, tests and measures Basalt.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds the kernel image target/basalt.elf.
+    Build,
+    /// Builds the tiny guests of tests/guests into target/guests.
+    BuildGuests,
+    /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
+    Qemu(qemu::Options),
+    /// Boots Basalt without questions, runs one guest and ends with that guest's verdict.
+    RunGuest(run_guest::Options),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Build => {
+            let image = kernel::build(&workspace)?;
+            println!("{}", image.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::BuildGuests => {
+            for file in guests::build(&workspace)? {
+                println!("{}", file.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Qemu(options) => qemu::run(&workspace, &options),
+        Command::RunGuest(options) => Ok(run_guest::run(&workspace, &options)),
+    }
+}
