@@ -16,7 +16,9 @@
 
 extern crate alloc;
 
+pub mod lapic;
 pub mod layout;
+pub mod message;
 pub mod uart;
 
 #[cfg(test)]
