@@ -16,10 +16,14 @@
 
 extern crate alloc;
 
+pub mod ioapic;
 pub mod lapic;
 pub mod layout;
 pub mod message;
+pub mod pic;
+pub mod pit;
 pub mod uart;
 
 #[cfg(test)]
 mod testing;
+mod ticks;
