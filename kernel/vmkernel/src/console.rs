@@ -136,6 +136,19 @@ pub fn echo_log(nanos: u64, level: Level, text: &str) {
     }
 }
 
+/// Writes to where log lines are echoed.
+pub fn write_log_console(text: &str) {
+    let mut devices = DEVICES.lock();
+    let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
+    if let Some(uart) = if guests {
+        &mut devices.com2
+    } else {
+        &mut devices.com1
+    } {
+        uart.write(text.as_bytes());
+    }
+}
+
 /// Writes a panic's text, whoever holds the console.
 pub fn write_in_panic(text: &str) {
     let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);

@@ -116,7 +116,7 @@ fn show_log() {
 }
 
 /// Ends an emulator that has the debug-exit device, so that a test does not wait for its time-out.
-fn end_emulator() {
+pub fn end_emulator() {
     if crate::startup::debug_exit_wanted() {
         // SAFETY: port F4h is the emulator's debug-exit device when the command line says that there is one.
         unsafe { arch::cpu::outb(0xf4, 0x3e) };

@@ -10,21 +10,11 @@ pub mod exec;
 pub mod fault;
 pub mod firmware;
 pub mod heap;
+pub mod input;
 pub mod log;
 pub mod memory;
+pub mod run_guest;
 pub mod startup;
 pub mod symbols;
 pub mod timer;
-
-/// Stands where the shell will be.
-pub fn shell_stub(_boot: &boot::BootInfo, _ram: &[core::ops::Range<u64>]) {
-    console::write(b"basalt> \r\n");
-    console::enable_input();
-    exec::spawn(0, exec::Class::Service, async {
-        for i in 0..3 {
-            timer::sleep(100_000_000).await;
-            crate::info!("tick {i}");
-        }
-    })
-    .detach();
-}
+pub mod vm;

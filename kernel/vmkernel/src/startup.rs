@@ -3,7 +3,8 @@
 
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
-use crate::{console, cpus, exec, fault, log, timer};
+use crate::vm::inventory;
+use crate::{console, cpus, exec, fault, log, run_guest, timer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
@@ -11,6 +12,7 @@ use arch::ioapic::{IoApic, Signal};
 use arch::paging::KernelSpace;
 use arch::time::{Clock, Reference};
 use arch::{apic, percpu, svm};
+use archive::Archive;
 use boot::BootInfo;
 use bus::acpi::Platform;
 use core::ops::Range;
@@ -82,8 +84,30 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     PLATFORM.call_once(|| platform);
     let cpus = cpus::start_others(self::platform());
     crate::info!("{cpus} CPU(s) in service");
-    crate::shell_stub(&boot, &ram);
+    start_service(&boot);
     exec::run()
+}
+
+/// Starts what the command line asks for: the one guest of run-guest mode, or the shell.
+fn start_service(boot: &BootInfo) {
+    let files = Archive::new(boot_module(boot));
+    inventory::init(files);
+    console::enable_input();
+    if option("mode") == Some("run-guest") {
+        exec::spawn(0, exec::Class::Service, run_guest::run(files)).detach();
+    } else {
+        console::write(b"basalt> ");
+    }
+}
+
+/// Returns the boot module's bytes, which stay where the loader put them.
+fn boot_module(boot: &BootInfo) -> &'static [u8] {
+    let Some((start, len)) = boot.module else {
+        return &[];
+    };
+    let base = arch::physmem::direct(addr::Hpa::new_truncate(start));
+    // SAFETY: the module lies in RAM that the frame allocator was told not to hand out; nothing writes it.
+    unsafe { core::slice::from_raw_parts(base, len as usize) }
 }
 
 fn take_command_line(boot: &BootInfo) {

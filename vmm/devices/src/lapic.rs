@@ -293,6 +293,13 @@ impl LocalApic {
             .filter(|vector| vector & 0xf0 > self.ppr & 0xf0)
     }
 
+    /// Tells whether any vector waits, deliverable now or not.
+    #[inline]
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.irr.highest().is_some()
+    }
+
     /// Moves the vector that [`LocalApic::pending`] shows into service and returns it.
     #[inline]
     pub fn ack(&mut self) -> Option<u8> {

@@ -19,7 +19,10 @@ impl VmClock {
     #[must_use]
     pub fn new_paused() -> Self {
         let now = rdtsc();
-        Self { base: AtomicU64::new(now), paused_at: AtomicU64::new(now) }
+        Self {
+            base: AtomicU64::new(now),
+            paused_at: AtomicU64::new(now),
+        }
     }
 
     /// Stops the clock.
@@ -31,7 +34,8 @@ impl VmClock {
     pub fn resume(&self) {
         let paused_at = self.paused_at.swap(0, Ordering::AcqRel);
         if paused_at != 0 {
-            self.base.fetch_add(rdtsc().saturating_sub(paused_at), Ordering::AcqRel);
+            self.base
+                .fetch_add(rdtsc().saturating_sub(paused_at), Ordering::AcqRel);
         }
     }
 
@@ -64,6 +68,8 @@ impl VmClock {
     #[must_use]
     pub fn host_tsc_at(&self, instant: VmInstant) -> u64 {
         // One tick more, so that a timer for the result never fires a rounding error early.
-        self.base().saturating_add(timer::clock().ticks(instant.as_nanos())).saturating_add(1)
+        self.base()
+            .saturating_add(timer::clock().ticks(instant.as_nanos()))
+            .saturating_add(1)
     }
 }

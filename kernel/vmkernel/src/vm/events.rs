@@ -168,7 +168,8 @@ impl VcpuWorld {
 
     /// Intercepts CR8 writes while a lower task priority would make an interrupt deliverable.
     fn set_cr8_intercept(&mut self, wanted: bool) {
-        let window = self.cpu.vmcb().control.virtual_interrupt & VirtualInterrupt::V_IRQ.bits() != 0;
+        let window =
+            self.cpu.vmcb().control.virtual_interrupt & VirtualInterrupt::V_IRQ.bits() != 0;
         let intercepts = &mut self.cpu.vmcb_mut().control.intercept_cr;
         if wanted || window {
             *intercepts |= INTERCEPT_CR8_WRITE;
@@ -184,7 +185,8 @@ impl VcpuWorld {
         let meets = first.is_valid() && first.kind() == Event::TYPE_EXCEPTION;
         let (a, b) = (first.vector(), exception.0);
         let doubles = meets
-            && ((contributory(a) && contributory(b)) || (a == Exception::PF.0 && (contributory(b) || b == Exception::PF.0)));
+            && ((contributory(a) && contributory(b))
+                || (a == Exception::PF.0 && (contributory(b) || b == Exception::PF.0)));
         if meets && a == Exception::DF.0 && (contributory(b) || b == Exception::PF.0) {
             self.triple_fault = true;
             return;

@@ -21,7 +21,10 @@ impl VcpuWorld {
     /// Answers the exit that `enter` just returned with.
     #[inline]
     pub(super) fn handle_exit(&mut self) -> Flow {
-        self.link.exits.store(self.link.exits.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.link.exits.store(
+            self.link.exits.load(Ordering::Relaxed) + 1,
+            Ordering::Relaxed,
+        );
         match self.cpu.exit_code() {
             ExitCode::CPUID => self.cpuid(),
             ExitCode::MSR => self.msr(),
@@ -77,10 +80,18 @@ impl VcpuWorld {
             | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
             ExitCode::SHUTDOWN => return self.stop("triple fault"),
             ExitCode::INIT | ExitCode::FERR_FREEZE => {}
-            ExitCode::INVALID => return self.stop("the CPU refused the guest's state (invalid VMCB)"),
-            ExitCode(other) => return self.stop(&format!("exit {other:#x}, which Basalt does not know")),
+            ExitCode::INVALID => {
+                return self.stop("the CPU refused the guest's state (invalid VMCB)");
+            }
+            ExitCode(other) => {
+                return self.stop(&format!("exit {other:#x}, which Basalt does not know"));
+            }
         }
-        if self.triple_fault { self.stop("triple fault") } else { Flow::Continue }
+        if self.triple_fault {
+            self.stop("triple fault")
+        } else {
+            Flow::Continue
+        }
     }
 
     /// Ends the VM with a record of where it was.
@@ -94,7 +105,17 @@ impl VcpuWorld {
         format!(
             "{what}: vCPU {} at {:#x}:{:#x}, cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}, rsp {:#x}, \
              exit {:#x} ({:#x}, {:#x})",
-            self.index, s.cs.selector, s.rip, s.cr0, s.cr2, s.cr3, s.cr4, s.efer, s.rsp, c.exit_code, c.exit_info1,
+            self.index,
+            s.cs.selector,
+            s.rip,
+            s.cr0,
+            s.cr2,
+            s.cr3,
+            s.cr4,
+            s.efer,
+            s.rsp,
+            c.exit_code,
+            c.exit_info1,
             c.exit_info2
         )
     }
@@ -138,7 +159,9 @@ impl VcpuWorld {
     #[inline]
     fn cpuid(&mut self) {
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
-        let r = self.policy.cpuid(leaf, subleaf, self.cpu.vmcb().state.cr4, &self.lapic);
+        let r = self
+            .policy
+            .cpuid(leaf, subleaf, self.cpu.vmcb().state.cr4, &self.lapic);
         self.cpu.set_gpr(Gpr::RAX, u64::from(r.eax));
         self.cpu.set_gpr(Gpr::RBX, u64::from(r.ebx));
         self.cpu.set_gpr(Gpr::RCX, u64::from(r.ecx));
@@ -186,7 +209,8 @@ impl VcpuWorld {
             };
             self.cpu.set_gpr(Gpr::RAX, value);
         } else {
-            self.vm.port_write(info.port(), width, (rax & width.all_ones()) as u32);
+            self.vm
+                .port_write(info.port(), width, (rax & width.all_ones()) as u32);
         }
         self.advance_to(next);
         self.after_device()
@@ -224,9 +248,14 @@ impl VcpuWorld {
     }
 
     fn xsetbv(&mut self) {
-        let (index, low, high) = (self.cpu.gpr(Gpr::RCX), self.cpu.gpr(Gpr::RAX), self.cpu.gpr(Gpr::RDX));
+        let (index, low, high) = (
+            self.cpu.gpr(Gpr::RCX),
+            self.cpu.gpr(Gpr::RAX),
+            self.cpu.gpr(Gpr::RDX),
+        );
         let value = low & 0xffff_ffff | high << 32;
-        let allowed = self.cpu.vmcb().state.cpl == 0 && index as u32 == 0 && self.policy.xcr0_is_valid(value);
+        let allowed =
+            self.cpu.vmcb().state.cpl == 0 && index as u32 == 0 && self.policy.xcr0_is_valid(value);
         if allowed {
             self.set_xcr0(value);
             self.policy.set_xcr0(value);
@@ -247,7 +276,9 @@ impl VcpuWorld {
             };
         }
         if fault.contains(NestedFault::FETCH) || fault.contains(NestedFault::TABLE_WALK) {
-            return self.stop(&format!("instruction fetch or page table at {gpa}, where there is no memory"));
+            return self.stop(&format!(
+                "instruction fetch or page table at {gpa}, where there is no memory"
+            ));
         }
         self.emulate(Some(gpa))
     }

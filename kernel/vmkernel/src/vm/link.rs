@@ -138,7 +138,10 @@ impl VcpuLink {
     pub fn deliver(&self, message: &ApicMessage) {
         match message.delivery {
             Delivery::Fixed | Delivery::LowestPriority => {
-                let (word, bit) = (usize::from(message.vector) / 64, 1_u64 << (message.vector % 64));
+                let (word, bit) = (
+                    usize::from(message.vector) / 64,
+                    1_u64 << (message.vector % 64),
+                );
                 if message.level {
                     self.level[word].fetch_or(bit, Ordering::Relaxed);
                 } else {

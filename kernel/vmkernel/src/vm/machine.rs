@@ -73,7 +73,13 @@ pub struct VmShared {
 impl VmShared {
     /// Makes a VM that stands still: its clock is paused.
     #[must_use]
-    pub fn new(name: String, ram: GuestRam, links: Vec<Arc<VcpuLink>>, board: Board, serial: Serial) -> Self {
+    pub fn new(
+        name: String,
+        ram: GuestRam,
+        links: Vec<Arc<VcpuLink>>,
+        board: Board,
+        serial: Serial,
+    ) -> Self {
         Self {
             name,
             ram,
@@ -107,7 +113,9 @@ impl VmShared {
         } else {
             self.clock.resume();
         }
-        self.links.iter().for_each(|l| l.request(link::REQUEST_PAUSE));
+        self.links
+            .iter()
+            .for_each(|l| l.request(link::REQUEST_PAUSE));
         self.wake_board();
         true
     }
@@ -124,7 +132,11 @@ impl VmShared {
     #[must_use]
     #[inline]
     pub fn take_stop(&self) -> Option<StopReason> {
-        if self.has_stop.load(Ordering::Acquire) { self.stop.lock().clone() } else { None }
+        if self.has_stop.load(Ordering::Acquire) {
+            self.stop.lock().clone()
+        } else {
+            None
+        }
     }
 
     /// Reads a port of the board.
@@ -163,7 +175,9 @@ impl VmShared {
     pub fn identities_changed(&self) {
         let level = self.links.first().is_some_and(|l| l.extint());
         if level {
-            self.links.iter().for_each(|l| l.request(link::REQUEST_EXTINT));
+            self.links
+                .iter()
+                .for_each(|l| l.request(link::REQUEST_EXTINT));
         }
     }
 
@@ -178,7 +192,10 @@ impl VmShared {
                 }
             }
             MachineAction::Sleep { state } => {
-                crate::warn!("VM {}: the guest asked for sleep state S{state}, which is not offered", self.name);
+                crate::warn!(
+                    "VM {}: the guest asked for sleep state S{state}, which is not offered",
+                    self.name
+                );
             }
             MachineAction::TestExit { value } => self.end(StopReason::TestExit(value)),
         }
@@ -193,13 +210,34 @@ impl VmShared {
         };
         let targets = (0..self.links.len()).filter(|i| addressed(*i));
         if message.delivery == Delivery::LowestPriority {
-            let chosen = self.lowest.lock().pick(targets.collect::<Vec<_>>().into_iter());
+            let chosen = self
+                .lowest
+                .lock()
+                .pick(targets.collect::<Vec<_>>().into_iter());
             if let Some(index) = chosen {
                 self.links[index].deliver(message);
             }
             return;
         }
         targets.for_each(|index| self.links[index].deliver(message));
+    }
+
+    /// Runs the board's timers that are due; returns the next one in virtual nanoseconds, `u64::MAX` for none.
+    pub(super) fn run_board_timers(&self) -> u64 {
+        let mut board = self.board.lock();
+        if !self.is_paused() {
+            board.poll(self);
+            board.settle(self);
+        }
+        self.board_deadline.load(Ordering::Acquire)
+    }
+
+    /// Gives bytes to the guest's COM1; returns how many it took.
+    pub fn receive(&self, bytes: &[u8]) -> usize {
+        let mut board = self.board.lock();
+        let taken = board.receive(bytes);
+        board.settle(self);
+        taken
     }
 
     /// Registers the board's task for [`Self::wake_board`].

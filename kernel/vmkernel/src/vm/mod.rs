@@ -2,6 +2,14 @@
 
 pub mod board;
 pub mod clock;
+mod emulation;
+mod events;
+mod exits;
+pub mod inventory;
 pub mod link;
+pub mod machine;
+pub mod policy;
 pub mod ram;
+pub mod serial;
+pub mod start;
 pub mod vcpu;

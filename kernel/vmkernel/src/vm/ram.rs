@@ -1,5 +1,8 @@
 //! A VM's RAM: host frames behind a nested page table, given on first touch, 2 MiB at a time where that fits.
-#![expect(unsafe_code, reason = "copies to and from frames that belong to the guest")]
+#![expect(
+    unsafe_code,
+    reason = "copies to and from frames that belong to the guest"
+)]
 
 use crate::memory::{self, KernelFrames, ranks};
 use addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
@@ -26,7 +29,12 @@ impl GuestRam {
     pub fn new(map: RamMap) -> Option<Self> {
         let nested = NestedTable::new(&mut KernelFrames)?;
         let root = nested.root();
-        Some(Self { map, root, nested: SpinLock::new(ranks::NESTED, Some(nested)), bytes_backed: AtomicU64::new(0) })
+        Some(Self {
+            map,
+            root,
+            nested: SpinLock::new(ranks::NESTED, Some(nested)),
+            bytes_backed: AtomicU64::new(0),
+        })
     }
 
     /// Returns the layout.
@@ -58,11 +66,15 @@ impl GuestRam {
     /// [`MemoryError`].
     pub fn back(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
         let mut nested = self.nested.lock();
-        let nested = nested.as_mut().ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+        let nested = nested
+            .as_mut()
+            .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
         if let Some(mapping) = nested.lookup(gpa) {
             return Ok(mapping);
         }
-        let region = self.region_of(gpa).ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+        let region = self
+            .region_of(gpa)
+            .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
         let exhausted = MemoryError::Exhausted { gpa };
         let large = PageSize::Large.bytes();
         let start = gpa.as_u64() & !(large - 1);
@@ -77,7 +89,13 @@ impl GuestRam {
         };
         // SAFETY: the frames were just taken for this guest; nobody else knows them.
         unsafe { arch::physmem::zero(frame.start(), size.bytes() as usize) };
-        if !nested.map(Gpa::new_truncate(page), frame.start(), size, Access::ALL, &mut KernelFrames) {
+        if !nested.map(
+            Gpa::new_truncate(page),
+            frame.start(),
+            size,
+            Access::ALL,
+            &mut KernelFrames,
+        ) {
             memory::free(frame, frames_of(size));
             return Err(exhausted);
         }
@@ -93,10 +111,17 @@ impl GuestRam {
     }
 
     /// Calls `copy` with each host piece of the guest range.
-    fn pieces(&self, gpa: Gpa, len: usize, mut copy: impl FnMut(Hpa, Range<usize>)) -> Result<(), MemoryError> {
+    fn pieces(
+        &self,
+        gpa: Gpa,
+        len: usize,
+        mut copy: impl FnMut(Hpa, Range<usize>),
+    ) -> Result<(), MemoryError> {
         let mut done = 0;
         while done < len {
-            let at = gpa.checked_add(done as u64).ok_or(MemoryError::Unbacked { gpa, len })?;
+            let at = gpa
+                .checked_add(done as u64)
+                .ok_or(MemoryError::Unbacked { gpa, len })?;
             let mapping = self.back(at)?;
             let piece = (len - done).min(usize::try_from(mapping.remaining).unwrap_or(usize::MAX));
             copy(mapping.hpa, done..done + piece);
@@ -116,18 +141,24 @@ impl GuestMemory for GuestRam {
     fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
         let len = buf.len();
         // SAFETY: the piece is RAM that `back` found behind the guest's range; it stays while the VM lives.
-        self.pieces(gpa, len, |hpa, range| unsafe { arch::physmem::read(hpa, &mut buf[range]) })
+        self.pieces(gpa, len, |hpa, range| unsafe {
+            arch::physmem::read(hpa, &mut buf[range])
+        })
     }
 
     fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), MemoryError> {
         // SAFETY: as in `read`.
-        self.pieces(gpa, data.len(), |hpa, range| unsafe { arch::physmem::write(hpa, &data[range]) })
+        self.pieces(gpa, data.len(), |hpa, range| unsafe {
+            arch::physmem::write(hpa, &data[range])
+        })
     }
 
     fn fill_zero(&self, gpa: Gpa, len: u64) -> Result<(), MemoryError> {
         let mut done = 0;
         while done < len {
-            let at = gpa.checked_add(done).ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+            let at = gpa
+                .checked_add(done)
+                .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
             if !self.is_ram(at) {
                 return Err(MemoryError::Unbacked { gpa: at, len: 1 });
             }

@@ -18,12 +18,14 @@ use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use devices::lapic::{LocalApic, Now, TimerDeadline};
+use devices::message::Delivery;
 
 /// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
 const SLICE_NANOS: u64 = 10_000_000;
 
 /// Number of the vCPU whose extended state is live on each CPU, 0 for none.
-static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] = [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
+static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
+    [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 
 /// What the vCPU is doing.
@@ -62,7 +64,10 @@ pub(super) enum Flow {
 }
 
 /// One vCPU, run by polling.
-#[expect(missing_debug_implementations, reason = "its parts are printed by the VM's record when it stops")]
+#[expect(
+    missing_debug_implementations,
+    reason = "its parts are printed by the VM's record when it stops"
+)]
 pub struct VcpuWorld {
     pub(super) vm: Arc<VmShared>,
     pub(super) link: Arc<VcpuLink>,
@@ -78,6 +83,8 @@ pub struct VcpuWorld {
     pub(super) nmi: NmiState,
     /// An event that an exit interrupted, or an exception that an intercept raised.
     pub(super) pending_event: spec::svm::Event,
+    /// Exceptions met until nothing was left to deliver.
+    pub(super) triple_fault: bool,
     /// Something about interrupts changed since they were last looked at.
     pub(super) look_at_interrupts: bool,
     /// The timers' deadlines changed since the hardware timer was last armed.
@@ -91,9 +98,19 @@ pub struct VcpuWorld {
 impl VcpuWorld {
     /// Makes vCPU `index`. It waits for a startup IPI unless it is the first.
     #[must_use]
-    pub fn new(vm: Arc<VmShared>, index: u32, cpu: Vcpu, policy: super::policy::Policy, lapic: LocalApic) -> Self {
+    pub fn new(
+        vm: Arc<VmShared>,
+        index: u32,
+        cpu: Vcpu,
+        policy: super::policy::Policy,
+        lapic: LocalApic,
+    ) -> Self {
         let link = Arc::clone(&vm.links[index as usize]);
-        let activity = if index == 0 { Activity::Running } else { Activity::WaitsForStartup };
+        let activity = if index == 0 {
+            Activity::Running
+        } else {
+            Activity::WaitsForStartup
+        };
         Self {
             vm,
             link,
@@ -108,6 +125,7 @@ impl VcpuWorld {
             activity,
             nmi: NmiState::default(),
             pending_event: spec::svm::Event::default(),
+            triple_fault: false,
             look_at_interrupts: true,
             timer_changed: true,
             tsc_adjust: 0,
@@ -116,12 +134,21 @@ impl VcpuWorld {
         }
     }
 
+    /// Returns the host CPU that it runs on.
+    #[must_use]
+    pub fn host_cpu(&self) -> u32 {
+        self.link.cpu()
+    }
+
     /// Returns the guest's clocks now.
     #[inline]
     pub(super) fn now(&self) -> Now {
         let ticks = self.vm.clock.ticks();
         let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
-        Now { time, tsc: ticks.wrapping_add(self.tsc_adjust) }
+        Now {
+            time,
+            tsc: ticks.wrapping_add(self.tsc_adjust),
+        }
     }
 
     /// Sets the TSC offset in the VMCB from the VM's clock and the guest's own adjustment.
@@ -147,7 +174,11 @@ impl VcpuWorld {
         self.policy.init();
         self.nmi = NmiState::default();
         self.pending_event = spec::svm::Event::default();
-        self.activity = if self.index == 0 { Activity::Running } else { Activity::WaitsForStartup };
+        self.activity = if self.index == 0 {
+            Activity::Running
+        } else {
+            Activity::WaitsForStartup
+        };
         self.look_at_interrupts = true;
         self.timer_changed = true;
     }
@@ -282,6 +313,19 @@ impl VcpuWorld {
         None
     }
 
+    /// Sends a message; the part for this vCPU takes no detour.
+    pub(super) fn send(&mut self, message: &devices::message::ApicMessage) {
+        self.look_at_interrupts = true;
+        let direct = self.link.identity();
+        let alone = message.destination == devices::message::Destination::SelfOnly
+            || (self.vm.links.len() == 1 && message.destination.matches(&direct, true));
+        if alone && matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) {
+            self.lapic.accept(message.vector, message.level);
+        } else {
+            self.vm.send(message, Some(self.index));
+        }
+    }
+
     /// Starts at real-mode address `vector << 12` (SDM vol. 3, 9.4.4).
     fn start_at(&mut self, vector: u8) {
         let cs = &mut self.cpu.vmcb_mut().state.cs;
@@ -304,7 +348,9 @@ impl Future for VcpuWorld {
         this.leave();
         let ticks = rdtsc().saturating_sub(start);
         this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
-        this.link.rip.store(this.cpu.vmcb().state.rip, Ordering::Relaxed);
+        this.link
+            .rip
+            .store(this.cpu.vmcb().state.rip, Ordering::Relaxed);
         result
     }
 }
