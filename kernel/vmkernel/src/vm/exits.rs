@@ -7,7 +7,6 @@ use alloc::format;
 use alloc::string::String;
 use api::device::Width;
 use arch::svm::Gpr;
-use core::sync::atomic::Ordering;
 use devices::lapic::ApicOutcome;
 use spec::msr::Msr;
 use spec::svm::{ExitCode, Intercept1, IoInfo, NestedFault};
@@ -19,20 +18,23 @@ const DR6_BS: u64 = 1 << 14;
 
 impl VcpuWorld {
     /// Answers the exit that `enter` just returned with.
-    #[inline]
+    #[inline(always)]
     pub(super) fn handle_exit(&mut self) -> Flow {
-        self.link.exits.store(
-            self.link.exits.load(Ordering::Relaxed) + 1,
-            Ordering::Relaxed,
-        );
+        self.exits = self.exits.wrapping_add(1);
         match self.cpu.exit_code() {
             ExitCode::CPUID => self.cpuid(),
             ExitCode::MSR => self.msr(),
             ExitCode::IOIO => return self.port(),
-            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
-                self.keep_interrupted_event();
-                return Flow::Continue;
-            }
+            other => return self.other_exit(other),
+        }
+        Flow::Continue
+    }
+
+    #[inline(never)]
+    fn other_exit(&mut self, code: ExitCode) -> Flow {
+        self.has_work = true;
+        match code {
+            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => self.keep_interrupted_event(),
             ExitCode::NPF => return self.nested_fault(),
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {

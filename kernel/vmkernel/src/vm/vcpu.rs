@@ -83,6 +83,10 @@ pub struct VcpuWorld {
     pub(super) nmi: NmiState,
     /// An event that an exit interrupted, or an exception that an intercept raised.
     pub(super) pending_event: spec::svm::Event,
+    /// Something has to be settled before the next entry: always true but after the plainest exits.
+    pub(super) has_work: bool,
+    /// Exits since the last poll began.
+    pub(super) exits: u64,
     /// Exceptions met until nothing was left to deliver.
     pub(super) triple_fault: bool,
     /// Something about interrupts changed since they were last looked at.
@@ -125,6 +129,8 @@ impl VcpuWorld {
             activity,
             nmi: NmiState::default(),
             pending_event: spec::svm::Event::default(),
+            has_work: true,
+            exits: 0,
             triple_fault: false,
             look_at_interrupts: true,
             timer_changed: true,
@@ -160,10 +166,6 @@ impl VcpuWorld {
     /// Sets XCR0 in the state and the CPU; this vCPU's state is the live one.
     pub(super) fn set_xcr0(&mut self, value: u64) {
         self.fpu.set_live_xcr0(value);
-    }
-
-    pub(super) fn xcr0(&self) -> u64 {
-        self.fpu.xcr0()
     }
 
     /// Puts all of the CPU, APIC included, into the state after INIT.
@@ -241,36 +243,17 @@ impl VcpuWorld {
         true
     }
 
+    /// Rounds of entry and exit. The common round, an exit that is answered with nothing left to do, is the short way
+    /// through this loop.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
         loop {
-            if self.link.has_requests()
-                && let Some(reason) = self.take_requests()
+            if (self.has_work || self.link.has_requests())
+                && let Some(result) = self.settle(cx)
             {
-                return Poll::Ready(reason);
-            }
-            if self.vm.is_paused() {
-                self.link.set_waker(cx.waker());
-                if self.vm.is_paused() && !self.link.has_requests() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
-                self.deliver_events();
-            }
-            if self.activity != Activity::Running {
-                if self.wait(cx) {
-                    return Poll::Pending;
-                }
-                if self.lapic.timer_poll(self.now()) {
-                    self.look_at_interrupts = true;
-                }
-                continue;
-            }
-            if self.timer_changed {
-                self.arm_timer();
+                return result;
             }
             if !self.cpu.enter() {
+                self.has_work = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -281,6 +264,42 @@ impl VcpuWorld {
                     return Poll::Pending;
                 }
                 Flow::Stop(reason) => return Poll::Ready(reason),
+            }
+        }
+    }
+
+    /// Does all that may stand between this moment and the next entry. Returns what the poll returns instead.
+    #[inline(never)]
+    fn settle(&mut self, cx: &mut Context<'_>) -> Option<Poll<StopReason>> {
+        loop {
+            if self.link.has_requests()
+                && let Some(reason) = self.take_requests()
+            {
+                return Some(Poll::Ready(reason));
+            }
+            if self.vm.is_paused() {
+                self.link.set_waker(cx.waker());
+                if self.vm.is_paused() && !self.link.has_requests() {
+                    return Some(Poll::Pending);
+                }
+                continue;
+            }
+            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
+                self.deliver_events();
+            }
+            if self.activity == Activity::Running {
+                if self.timer_changed {
+                    self.arm_timer();
+                }
+                // An event that did not get its turn is looked at again after the next exit.
+                self.has_work = self.pending_event.is_valid() || self.nmi.pending != 0;
+                return None;
+            }
+            if self.wait(cx) {
+                return Some(Poll::Pending);
+            }
+            if self.lapic.timer_poll(self.now()) {
+                self.look_at_interrupts = true;
             }
         }
     }
@@ -343,9 +362,11 @@ impl Future for VcpuWorld {
         let this = &mut *self;
         let start = rdtsc();
         this.sleep = None;
+        this.has_work = true;
         this.arrive();
         let result = this.run(cx);
         this.leave();
+        this.link.exits.fetch_add(core::mem::take(&mut this.exits), Ordering::Relaxed);
         let ticks = rdtsc().saturating_sub(start);
         this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
         this.link
