@@ -1,4 +1,4 @@
-//! Traits and small types at which the areas meet: virtual time, guest memory, device calls and their effects.
+//! Traits and small types at which the areas meet: virtual time, guest memory, CPU state, device calls and their effects.
 //!
 //! No implementation lives here apart from the fakes used by tests of other crates.
 #![no_std]
@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod cpu;
 pub mod device;
 pub mod fake;
 pub mod memory;

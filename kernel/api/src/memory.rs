@@ -35,4 +35,25 @@ pub trait GuestMemory {
     /// # Errors
     /// [`MemoryError`] when some byte is not backed by RAM.
     fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), MemoryError>;
+
+    /// Fills `len` bytes of guest memory at `gpa` with zeros.
+    ///
+    /// The default copies zeros; an implementation that knows which frames were never touched may skip those.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when some byte is not backed by RAM.
+    fn fill_zero(&self, gpa: Gpa, len: u64) -> Result<(), MemoryError> {
+        const ZEROS: [u8; 4096] = [0; 4096];
+        let mut done = 0;
+        while done < len {
+            let chunk = ZEROS
+                .len()
+                .min(usize::try_from(len - done).unwrap_or(usize::MAX));
+            let unbacked = MemoryError::Unbacked { gpa, len: chunk };
+            let at = gpa.checked_add(done).ok_or(unbacked)?;
+            self.write(at, ZEROS.get(..chunk).unwrap_or(&ZEROS))?;
+            done += chunk as u64;
+        }
+        Ok(())
+    }
 }

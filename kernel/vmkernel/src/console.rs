@@ -1,7 +1,10 @@
 //! The console: COM1 and the text screen for the shell, and the place where log lines are echoed.
 //!
 //! In run-guest mode COM1 belongs to the guest and log lines go to COM2. Output is polled; input arrives by interrupt.
-#![expect(unsafe_code, reason = "the console's devices are ports and a window of memory")]
+#![expect(
+    unsafe_code,
+    reason = "the console's devices are ports and a window of memory"
+)]
 
 use crate::log::Level;
 use crate::memory::ranks;
@@ -44,7 +47,11 @@ impl Cells for ScreenCells {
     fn get(&self, index: usize) -> u16 {
         let at = (self.base as *const u16).wrapping_add(index);
         // SAFETY: `base` maps the screen's 4000 bytes and the index is checked.
-        if index < CELLS { unsafe { at.read_volatile() } } else { 0 }
+        if index < CELLS {
+            unsafe { at.read_volatile() }
+        } else {
+            0
+        }
     }
 
     fn set(&mut self, index: usize, value: u16) {
@@ -63,8 +70,14 @@ struct Devices {
     screen: Option<Screen<ScreenCells>>,
 }
 
-static DEVICES: SpinLock<Devices> =
-    SpinLock::new(ranks::CONSOLE, Devices { com1: None, com2: None, screen: None });
+static DEVICES: SpinLock<Devices> = SpinLock::new(
+    ranks::CONSOLE,
+    Devices {
+        com1: None,
+        com2: None,
+        screen: None,
+    },
+);
 static COM1_IS_THE_GUESTS: AtomicBool = AtomicBool::new(false);
 
 /// Finds the UARTs; call once, first of all.
@@ -123,6 +136,19 @@ pub fn echo_log(nanos: u64, level: Level, text: &str) {
     }
 }
 
+/// Writes to where log lines are echoed.
+pub fn write_log_console(text: &str) {
+    let mut devices = DEVICES.lock();
+    let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
+    if let Some(uart) = if guests {
+        &mut devices.com2
+    } else {
+        &mut devices.com1
+    } {
+        uart.write(text.as_bytes());
+    }
+}
+
 /// Writes a panic's text, whoever holds the console.
 pub fn write_in_panic(text: &str) {
     let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
@@ -160,7 +186,11 @@ impl LogLine<'_> {
         let name = self.level.name();
         let line = format!("[{seconds:5}.{micros:06}] {name:5} {}\r\n", self.text);
         let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
-        let uart = if guests { &mut devices.com2 } else { &mut devices.com1 };
+        let uart = if guests {
+            &mut devices.com2
+        } else {
+            &mut devices.com1
+        };
         if let Some(uart) = uart {
             uart.write(line.as_bytes());
         }

@@ -25,13 +25,19 @@ impl Write for Out {
 pub fn panicked(info: &PanicInfo<'_>) -> ! {
     let frame_pointer: u64;
     // SAFETY: reads a register.
-    unsafe { core::arch::asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov {}, rbp", out(reg) frame_pointer, options(nomem, nostack, preserves_flags))
+    };
     stop(|out| writeln!(out, "{info}"), frame_pointer, None)
 }
 
 /// What an exception that nothing expected does.
 pub fn exception(frame: &ExceptionFrame) -> ! {
-    stop(|out| writeln!(out, "unexpected {frame}"), frame.rbp(), Some(frame.rip))
+    stop(
+        |out| writeln!(out, "unexpected {frame}"),
+        frame.rbp(),
+        Some(frame.rip),
+    )
 }
 
 /// Refuses to start, in plain words.
@@ -57,7 +63,10 @@ fn stop(what: impl FnOnce(&mut Out) -> fmt::Result, frame_pointer: u64, rip: Opt
     }
     backtrace(frame_pointer);
     show_log();
-    let _ = writeln!(Out, "*** Reset the machine to go on. The VMs that ran here are gone.");
+    let _ = writeln!(
+        Out,
+        "*** Reset the machine to go on. The VMs that ran here are gone."
+    );
     end_emulator();
     arch::cpu::halt_forever()
 }
@@ -96,12 +105,18 @@ fn show_log() {
     let _ = writeln!(Out, "last log lines:");
     for line in (next.saturating_sub(LOG_LINES_SHOWN)..next).filter_map(|t| ring.get(t)) {
         let micros = line.time / 1000;
-        let _ = writeln!(Out, "  [{:5}.{:06}] {}", micros / 1_000_000, micros % 1_000_000, line.text());
+        let _ = writeln!(
+            Out,
+            "  [{:5}.{:06}] {}",
+            micros / 1_000_000,
+            micros % 1_000_000,
+            line.text()
+        );
     }
 }
 
 /// Ends an emulator that has the debug-exit device, so that a test does not wait for its time-out.
-fn end_emulator() {
+pub fn end_emulator() {
     if crate::startup::debug_exit_wanted() {
         // SAFETY: port F4h is the emulator's debug-exit device when the command line says that there is one.
         unsafe { arch::cpu::outb(0xf4, 0x3e) };

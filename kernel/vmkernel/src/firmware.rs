@@ -37,7 +37,10 @@ impl Nodes {
         let mut domains: Vec<u32> = ranges.iter().map(|r| r.domain).collect();
         domains.sort_unstable();
         domains.dedup();
-        Self { ranges: ranges.to_vec(), domains }
+        Self {
+            ranges: ranges.to_vec(),
+            domains,
+        }
     }
 
     /// Returns the node of the memory at `hpa`; 0 where the firmware tells none.

@@ -31,7 +31,9 @@ impl Level {
     /// Returns the level of this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Error, Self::Warn, Self::Info, Self::Debug].into_iter().find(|l| l.name() == name)
+        [Self::Error, Self::Warn, Self::Info, Self::Debug]
+            .into_iter()
+            .find(|l| l.name() == name)
     }
 
     /// Returns the name.
@@ -74,13 +76,20 @@ impl Write for Buffer {
 
 /// Writes a line; the macros call it.
 pub fn write(level: Level, text: fmt::Arguments<'_>) {
-    let mut buffer = Buffer { text: [0; TEXT_MAX], len: 0 };
+    let mut buffer = Buffer {
+        text: [0; TEXT_MAX],
+        len: 0,
+    };
     let _ = buffer.write_fmt(text);
     let nanos = timer::host_nanos();
     let text = &buffer.text[..buffer.len];
     RING.push(nanos, level as u8, text);
     if level as u8 <= ECHO_LEVEL.load(Ordering::Relaxed) {
-        console::echo_log(nanos, level, core::str::from_utf8(text).unwrap_or("(not UTF-8)"));
+        console::echo_log(
+            nanos,
+            level,
+            core::str::from_utf8(text).unwrap_or("(not UTF-8)"),
+        );
     }
 }
 

@@ -1,7 +1,10 @@
 //! The image: constructs the kernel and wires it to the entry code. Everything it calls lives in the library beside it.
 #![no_std]
 #![no_main]
-#![expect(unsafe_code, reason = "exports the entry point by name and registers the heap")]
+#![expect(
+    unsafe_code,
+    reason = "exports the entry point by name and registers the heap"
+)]
 
 use vmkernel::heap::{HEAP_SOURCE, KernelHeap};
 

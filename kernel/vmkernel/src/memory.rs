@@ -1,5 +1,8 @@
 //! Host memory: builds the frame allocator from the loader's map, and hands out frames under a lock.
-#![expect(unsafe_code, reason = "gives the frame allocator its maps, which live in the frames themselves")]
+#![expect(
+    unsafe_code,
+    reason = "gives the frame allocator its maps, which live in the frames themselves"
+)]
 
 use crate::firmware::Nodes;
 use addr::{Hfn, Hpa, PAGE_SIZE};
@@ -37,9 +40,17 @@ impl Store for MapsInPlace {
 pub fn usable_ram(boot: &BootInfo) -> Result<Vec<Range<u64>>, &'static str> {
     const END: u64 = 1 << addr::PHYS_BITS_MAX;
     let mut ram: Vec<Range<u64>> = Vec::new();
-    for region in boot.regions().iter().filter(|r| r.kind == MemoryKind::Usable && r.len > 0) {
-        let end = region.start.checked_add(region.len).filter(|end| *end <= END);
-        let end = end.ok_or("a region of RAM ends beyond the physical address space")? & !(PAGE_SIZE - 1);
+    for region in boot
+        .regions()
+        .iter()
+        .filter(|r| r.kind == MemoryKind::Usable && r.len > 0)
+    {
+        let end = region
+            .start
+            .checked_add(region.len)
+            .filter(|end| *end <= END);
+        let end =
+            end.ok_or("a region of RAM ends beyond the physical address space")? & !(PAGE_SIZE - 1);
         let start = region.start.next_multiple_of(PAGE_SIZE);
         if start < end {
             ram.push(start..end);
@@ -53,10 +64,17 @@ pub fn usable_ram(boot: &BootInfo) -> Result<Vec<Range<u64>>, &'static str> {
             _ => merged.push(range),
         }
     }
-    for region in boot.regions().iter().filter(|r| r.kind != MemoryKind::Usable && r.len > 0) {
+    for region in boot
+        .regions()
+        .iter()
+        .filter(|r| r.kind != MemoryKind::Usable && r.len > 0)
+    {
         let end = region.start.saturating_add(region.len).min(END);
         let start = region.start.min(END);
-        merged = subtract(merged, &(start & !(PAGE_SIZE - 1)..end.next_multiple_of(PAGE_SIZE)));
+        merged = subtract(
+            merged,
+            &(start & !(PAGE_SIZE - 1)..end.next_multiple_of(PAGE_SIZE)),
+        );
     }
     Ok(merged)
 }
@@ -74,14 +92,28 @@ fn subtract(ranges: Vec<Range<u64>>, hole: &Range<u64>) -> Vec<Range<u64>> {
 /// Starts the frame allocator on `ram` without what is in use: low memory, the image, the boot module.
 pub fn init(ram: &[Range<u64>], boot: &BootInfo, nodes: &Nodes) {
     let mut free = ram.to_vec();
-    let module = boot.module.map(|(start, len)| start & !(PAGE_SIZE - 1)..(start + len).next_multiple_of(PAGE_SIZE));
-    let used = [Some(0..LOW_MEMORY_END), Some(arch::paging::image_range()), module];
+    let module = boot
+        .module
+        .map(|(start, len)| start & !(PAGE_SIZE - 1)..(start + len).next_multiple_of(PAGE_SIZE));
+    let used = [
+        Some(0..LOW_MEMORY_END),
+        Some(arch::paging::image_range()),
+        module,
+    ];
     for hole in used.into_iter().flatten() {
         free = subtract(free, &hole);
     }
-    let frames = free.into_iter().map(|r| r.start / PAGE_SIZE..r.end / PAGE_SIZE).collect();
+    let frames = free
+        .into_iter()
+        .map(|r| r.start / PAGE_SIZE..r.end / PAGE_SIZE)
+        .collect();
     let node_of = |frame: Hfn| nodes.node_of(frame.start());
-    FRAMES.call_once(|| SpinLock::new(ranks::FRAMES, FrameAllocator::new(MapsInPlace(()), frames, node_of)));
+    FRAMES.call_once(|| {
+        SpinLock::new(
+            ranks::FRAMES,
+            FrameAllocator::new(MapsInPlace(()), frames, node_of),
+        )
+    });
 }
 
 /// The order in which the kernel's locks may be taken: a lock only under locks of lower rank.
@@ -112,7 +144,9 @@ pub mod ranks {
 
 const _: () = assert!(ranks::FRAMES.0 > ranks::SPACE.0);
 
-fn with<T>(body: impl FnOnce(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemError>) -> Result<T, MemError> {
+fn with<T>(
+    body: impl FnOnce(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemError>,
+) -> Result<T, MemError> {
     match FRAMES.get() {
         Some(frames) => body(&mut frames.lock()),
         None => Err(MemError::Exhausted { frames: 1, free: 0 }),
@@ -122,7 +156,9 @@ fn with<T>(body: impl FnOnce(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemE
 /// Returns the memory in numbers.
 #[must_use]
 pub fn stats() -> Stats {
-    FRAMES.get().map_or_else(Stats::default, |frames| frames.lock().stats())
+    FRAMES
+        .get()
+        .map_or_else(Stats::default, |frames| frames.lock().stats())
 }
 
 /// Takes a frame of 4 KiB.
@@ -181,4 +217,3 @@ pub fn read_physical(ram: &[Range<u64>], hpa: Hpa, buf: &mut [u8]) -> bool {
     }
     mapped
 }
-

@@ -15,7 +15,10 @@ fn blob() -> &'static [u8] {
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
-    bytes.get(offset..)?.first_chunk().map(|b| u32::from_le_bytes(*b))
+    bytes
+        .get(offset..)?
+        .first_chunk()
+        .map(|b| u32::from_le_bytes(*b))
 }
 
 /// Returns the name of the function that holds `address`, and the offset into it.
@@ -31,7 +34,11 @@ pub fn find(address: u64) -> Option<(&'static str, u64)> {
     let (mut low, mut high) = (0, count);
     while low < high {
         let middle = low.midpoint(high);
-        if start_of(middle)? <= target { low = middle + 1 } else { high = middle }
+        if start_of(middle)? <= target {
+            low = middle + 1
+        } else {
+            high = middle
+        }
     }
     let index = low.checked_sub(1)?;
     let names = 8 + count * 8 + 4;

@@ -24,13 +24,17 @@ pub fn set_clock(clock: Clock, start: u64) {
 /// Returns the clock; 1 GHz is assumed before it was measured.
 #[must_use]
 pub fn clock() -> Clock {
-    CLOCK.get().map_or_else(|| Clock::new(1_000_000_000), |c| c.0)
+    CLOCK
+        .get()
+        .map_or_else(|| Clock::new(1_000_000_000), |c| c.0)
 }
 
 /// Returns nanoseconds since the kernel started.
 #[must_use]
 pub fn host_nanos() -> u64 {
-    CLOCK.get().map_or(0, |(clock, start)| clock.nanos(arch::cpu::rdtsc().saturating_sub(*start)))
+    CLOCK.get().map_or(0, |(clock, start)| {
+        clock.nanos(arch::cpu::rdtsc().saturating_sub(*start))
+    })
 }
 
 /// Wakes what is due on this CPU and arms the hardware for the next deadline.
@@ -57,7 +61,10 @@ pub struct Sleep {
 /// Sleeps until the TSC reaches `deadline`.
 #[must_use]
 pub fn sleep_until(deadline: u64) -> Sleep {
-    Sleep { deadline, registered: None }
+    Sleep {
+        deadline,
+        registered: None,
+    }
 }
 
 /// Sleeps for `nanos`.
@@ -90,7 +97,9 @@ impl Future for Sleep {
                 NEXT_ID.fetch_add(1, Ordering::Relaxed)
             }
         };
-        TIMERS[cpu as usize].lock().insert((self.deadline, id), cx.waker().clone());
+        TIMERS[cpu as usize]
+            .lock()
+            .insert((self.deadline, id), cx.waker().clone());
         self.registered = Some((cpu, id));
         arch::apic::arm_timer(self.deadline);
         Poll::Pending

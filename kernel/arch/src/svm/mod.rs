@@ -105,3 +105,25 @@ pub unsafe fn enable(save_area: Hfn, host_state: Hfn) {
         asm!("vmsave rax", in("rax") host_state.start().as_u64(), options(nostack, preserves_flags))
     };
 }
+
+/// Returns DR0 to DR3, which VMRUN does not switch.
+#[must_use]
+pub fn debug_registers() -> [u64; 4] {
+    let (a, b, c, d): (u64, u64, u64, u64);
+    // SAFETY: reading debug registers at CPL 0 with DR7.GD clear has no side effect.
+    unsafe {
+        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", out(reg) a, out(reg) b, out(reg) c,
+            out(reg) d, options(nomem, nostack, preserves_flags));
+    };
+    [a, b, c, d]
+}
+
+/// Loads DR0 to DR3. The host never enables them: DR7 is cleared by every #VMEXIT.
+pub fn load_debug_registers(values: &[u64; 4]) {
+    let [a, b, c, d] = *values;
+    // SAFETY: addresses alone do nothing while DR7 enables none of them.
+    unsafe {
+        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", in(reg) a, in(reg) b, in(reg) c, in(reg) d,
+            options(nomem, nostack, preserves_flags));
+    };
+}

@@ -244,7 +244,10 @@ impl Vcpu {
         // SAFETY: SVM is on (`svm::enable` gave `host`), the VMCB was made by `new` with maps and tables that outlive
         // it, and intercepts are such that the guest cannot leave its nested tables.
         let ran = unsafe { switch_worlds(self, host) };
-        self.vmcb.control.tlb_control = TlbControl::NONE.0;
+        if ran {
+            self.vmcb.control.tlb_control = TlbControl::NONE.0;
+            self.vmcb.control.event_injection = 0;
+        }
         ran
     }
 }

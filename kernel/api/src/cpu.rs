@@ -1,0 +1,242 @@
+//! Architectural x86 state in plain types: segments, descriptor-table registers and the numbering of registers.
+//!
+//! [`Segment`] has the memory layout of a VMCB segment (AMD APM vol. 2, appendix B), so that SVM code copies it
+//! unchanged; VMX code spreads the attributes. No behaviour lives here.
+
+/// Attributes of a segment: bits 47:40 of its descriptor in bits 7:0, bits 55:52 in bits 11:8 (AMD APM vol. 2, 15.5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(transparent)]
+pub struct SegmentAttributes(pub u16);
+
+impl SegmentAttributes {
+    /// Bits 3:0: the type; for code and data bit 3 is "executable".
+    pub const TYPE: u16 = 0xf;
+    /// Type bit 0 of code and data: accessed.
+    pub const ACCESSED: u16 = 1 << 0;
+    /// Type bit 1: readable (code) or writable (data).
+    pub const READ_WRITE: u16 = 1 << 1;
+    /// Type bit 2: conforming (code) or expand-down (data).
+    pub const CONFORMING_EXPAND_DOWN: u16 = 1 << 2;
+    /// Type bit 3 of code and data: executable.
+    pub const EXECUTABLE: u16 = 1 << 3;
+    /// S: a code or data segment, not a system segment.
+    pub const CODE_DATA: u16 = 1 << 4;
+    /// P: present. A null selector leaves it clear.
+    pub const PRESENT: u16 = 1 << 7;
+    /// L: 64-bit code.
+    pub const LONG: u16 = 1 << 9;
+    /// D/B: 32-bit default operand size, or 32-bit stack.
+    pub const BIG: u16 = 1 << 10;
+    /// G: the limit was given in pages.
+    pub const GRANULAR: u16 = 1 << 11;
+
+    /// 64-bit code, DPL 0, accessed.
+    pub const CODE64: Self = Self(0xa9b);
+    /// Flat 32-bit code, DPL 0, accessed.
+    pub const CODE32: Self = Self(0xc9b);
+    /// Flat 32-bit writable data, DPL 0, accessed.
+    pub const DATA32: Self = Self(0xc93);
+    /// Real-mode code as after reset.
+    pub const CODE16: Self = Self(0x09b);
+    /// Real-mode data as after reset.
+    pub const DATA16: Self = Self(0x093);
+    /// Busy 32- or 64-bit TSS.
+    pub const TSS_BUSY: Self = Self(0x08b);
+    /// Busy 16-bit TSS as after reset.
+    pub const TSS16_BUSY: Self = Self(0x083);
+    /// Local descriptor table.
+    pub const LDT: Self = Self(0x082);
+    /// A null segment.
+    pub const NULL: Self = Self(0);
+
+    /// Returns the descriptor privilege level, 0 to 3.
+    #[must_use]
+    pub const fn dpl(self) -> u8 {
+        ((self.0 >> 5) & 3) as u8
+    }
+
+    /// Tells whether all bits of `mask` are set.
+    #[must_use]
+    pub const fn has(self, mask: u16) -> bool {
+        self.0 & mask == mask
+    }
+}
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Segment {
+    /// Visible part.
+    pub selector: u16,
+    /// Access rights.
+    pub attributes: SegmentAttributes,
+    /// Last valid offset, in bytes whatever the granularity.
+    pub limit: u32,
+    /// Linear address of offset 0.
+    pub base: u64,
+}
+
+const _: () = assert!(size_of::<Segment>() == 16);
+
+impl Segment {
+    /// Returns a segment that spans 4 GiB from address 0.
+    #[must_use]
+    pub const fn flat(selector: u16, attributes: SegmentAttributes) -> Self {
+        Self {
+            selector,
+            attributes,
+            limit: u32::MAX,
+            base: 0,
+        }
+    }
+
+    /// Returns the segment that a real-mode load of `selector` gives: base 16 times the selector, limit 64 KiB.
+    #[must_use]
+    pub const fn real_mode(selector: u16, attributes: SegmentAttributes) -> Self {
+        Self {
+            selector,
+            attributes,
+            limit: 0xffff,
+            base: (selector as u64) << 4,
+        }
+    }
+}
+
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub struct DescriptorTable {
+    /// Linear address of the first descriptor.
+    pub base: u64,
+    /// Size in bytes minus one.
+    pub limit: u16,
+}
+
+/// General-purpose registers by their encoding in ModRM and REX.
+pub mod gpr {
+    /// RAX.
+    pub const RAX: usize = 0;
+    /// RCX.
+    pub const RCX: usize = 1;
+    /// RDX.
+    pub const RDX: usize = 2;
+    /// RBX.
+    pub const RBX: usize = 3;
+    /// RSP.
+    pub const RSP: usize = 4;
+    /// RBP.
+    pub const RBP: usize = 5;
+    /// RSI.
+    pub const RSI: usize = 6;
+    /// RDI.
+    pub const RDI: usize = 7;
+}
+
+/// Segment registers by their encoding, which is also their order in the VMCB.
+pub mod segment {
+    /// ES.
+    pub const ES: usize = 0;
+    /// CS.
+    pub const CS: usize = 1;
+    /// SS.
+    pub const SS: usize = 2;
+    /// DS.
+    pub const DS: usize = 3;
+    /// FS.
+    pub const FS: usize = 4;
+    /// GS.
+    pub const GS: usize = 5;
+}
+
+/// Bits of CR0 (AMD APM vol. 2, 3.1.1).
+pub mod cr0 {
+    /// Protection enable.
+    pub const PE: u64 = 1 << 0;
+    /// Monitor coprocessor.
+    pub const MP: u64 = 1 << 1;
+    /// Emulate coprocessor.
+    pub const EM: u64 = 1 << 2;
+    /// Task switched.
+    pub const TS: u64 = 1 << 3;
+    /// Extension type, always one.
+    pub const ET: u64 = 1 << 4;
+    /// Numeric error.
+    pub const NE: u64 = 1 << 5;
+    /// Write protect.
+    pub const WP: u64 = 1 << 16;
+    /// Alignment mask.
+    pub const AM: u64 = 1 << 18;
+    /// Not write-through.
+    pub const NW: u64 = 1 << 29;
+    /// Cache disable.
+    pub const CD: u64 = 1 << 30;
+    /// Paging.
+    pub const PG: u64 = 1 << 31;
+}
+
+/// Bits of CR4 (AMD APM vol. 2, 3.1.3; Intel SDM vol. 3, 2.5).
+pub mod cr4 {
+    /// Virtual-8086 extensions.
+    pub const VME: u64 = 1 << 0;
+    /// Protected-mode virtual interrupts.
+    pub const PVI: u64 = 1 << 1;
+    /// Time-stamp disable.
+    pub const TSD: u64 = 1 << 2;
+    /// Debugging extensions.
+    pub const DE: u64 = 1 << 3;
+    /// Page-size extensions.
+    pub const PSE: u64 = 1 << 4;
+    /// Physical-address extensions.
+    pub const PAE: u64 = 1 << 5;
+    /// Machine-check enable.
+    pub const MCE: u64 = 1 << 6;
+    /// Global pages.
+    pub const PGE: u64 = 1 << 7;
+    /// RDPMC outside ring 0.
+    pub const PCE: u64 = 1 << 8;
+    /// FXSAVE and SSE.
+    pub const OSFXSR: u64 = 1 << 9;
+    /// Unmasked SSE exceptions.
+    pub const OSXMMEXCPT: u64 = 1 << 10;
+    /// User-mode instruction prevention.
+    pub const UMIP: u64 = 1 << 11;
+    /// 57-bit linear addresses.
+    pub const LA57: u64 = 1 << 12;
+    /// VMX enable.
+    pub const VMXE: u64 = 1 << 13;
+    /// RDFSBASE and friends.
+    pub const FSGSBASE: u64 = 1 << 16;
+    /// Process-context identifiers.
+    pub const PCIDE: u64 = 1 << 17;
+    /// XSAVE and XGETBV.
+    pub const OSXSAVE: u64 = 1 << 18;
+    /// Supervisor-mode execution prevention.
+    pub const SMEP: u64 = 1 << 20;
+    /// Supervisor-mode access prevention.
+    pub const SMAP: u64 = 1 << 21;
+    /// Protection keys for user pages.
+    pub const PKE: u64 = 1 << 22;
+    /// Control-flow enforcement.
+    pub const CET: u64 = 1 << 23;
+}
+
+/// Bits of EFER (AMD APM vol. 2, 3.1.7).
+pub mod efer {
+    /// SYSCALL enable.
+    pub const SCE: u64 = 1 << 0;
+    /// Long-mode enable.
+    pub const LME: u64 = 1 << 8;
+    /// Long-mode active.
+    pub const LMA: u64 = 1 << 10;
+    /// No-execute enable.
+    pub const NXE: u64 = 1 << 11;
+    /// Secure virtual machine enable.
+    pub const SVME: u64 = 1 << 12;
+    /// Long-mode segment limit enable.
+    pub const LMSLE: u64 = 1 << 13;
+    /// Fast FXSAVE/FXRSTOR.
+    pub const FFXSR: u64 = 1 << 14;
+    /// Translation cache extension.
+    pub const TCE: u64 = 1 << 15;
+    /// Automatic IBRS.
+    pub const AIBRSE: u64 = 1 << 21;
+}
