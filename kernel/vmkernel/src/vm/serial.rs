@@ -91,6 +91,14 @@ impl Serial {
         output.kept.range(start..start + count).copied().collect()
     }
 
+    /// Wakes the attached console, because the VM ended.
+    pub fn wake(&self) {
+        let waker = self.output.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
     /// Registers who is woken by the next byte while a console is attached.
     pub fn set_waker(&self, waker: &Waker) {
         self.output.lock().waker = Some(waker.clone());

@@ -28,6 +28,9 @@ static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
     [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 
+/// Why vCPUs exit, as far as it is counted.
+pub const EXIT_REASONS: [&str; 6] = ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
+
 /// What the vCPU is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activity {
@@ -85,14 +88,16 @@ pub struct VcpuWorld {
     pub(super) pending_event: spec::svm::Event,
     /// Something has to be settled before the next entry: always true but after the plainest exits.
     pub(super) has_work: bool,
-    /// Exits since the last poll began.
-    pub(super) exits: u64,
+    /// Exits since the last poll began, by [`EXIT_REASONS`].
+    pub(super) exits: [u64; 6],
     /// Exceptions met until nothing was left to deliver.
     pub(super) triple_fault: bool,
     /// Something about interrupts changed since they were last looked at.
     pub(super) look_at_interrupts: bool,
     /// The timers' deadlines changed since the hardware timer was last armed.
     pub(super) timer_changed: bool,
+    /// Host TSC at virtual time 0, as of the start of the poll; a pause moves it, but only while no vCPU runs.
+    clock_base: u64,
     /// Added to the host TSC less the VM's base: what the guest wrote to its TSC.
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
@@ -130,10 +135,11 @@ impl VcpuWorld {
             nmi: NmiState::default(),
             pending_event: spec::svm::Event::default(),
             has_work: true,
-            exits: 0,
+            exits: [0; 6],
             triple_fault: false,
             look_at_interrupts: true,
             timer_changed: true,
+            clock_base: 0,
             tsc_adjust: 0,
             sleep: None,
             slice_end: 0,
@@ -149,7 +155,7 @@ impl VcpuWorld {
     /// Returns the guest's clocks now.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let ticks = self.vm.clock.ticks();
+        let ticks = rdtsc().wrapping_sub(self.clock_base);
         let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
         Now {
             time,
@@ -157,9 +163,16 @@ impl VcpuWorld {
         }
     }
 
+    /// Returns the guest's TSC now.
+    #[inline]
+    pub(super) fn guest_tsc(&self) -> u64 {
+        rdtsc().wrapping_add(self.cpu.vmcb().control.tsc_offset)
+    }
+
     /// Sets the TSC offset in the VMCB from the VM's clock and the guest's own adjustment.
     pub(super) fn update_tsc_offset(&mut self) {
-        let offset = self.tsc_adjust.wrapping_sub(self.vm.clock.base());
+        self.clock_base = self.vm.clock.base();
+        let offset = self.tsc_adjust.wrapping_sub(self.clock_base);
         self.cpu.vmcb_mut().control.tsc_offset = offset;
     }
 
@@ -190,7 +203,7 @@ impl VcpuWorld {
         Some(match self.lapic.timer_deadline()? {
             TimerDeadline::At(instant) => self.vm.clock.host_tsc_at(instant),
             TimerDeadline::Tsc(tsc) => {
-                let ticks_ahead = tsc.saturating_sub(self.now().tsc);
+                let ticks_ahead = tsc.saturating_sub(self.guest_tsc());
                 rdtsc().saturating_add(ticks_ahead)
             }
         })
@@ -366,7 +379,9 @@ impl Future for VcpuWorld {
         this.arrive();
         let result = this.run(cx);
         this.leave();
-        this.link.exits.fetch_add(core::mem::take(&mut this.exits), Ordering::Relaxed);
+        for (total, count) in this.link.exits.iter().zip(core::mem::take(&mut this.exits)) {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
         let ticks = rdtsc().saturating_sub(start);
         this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
         this.link
