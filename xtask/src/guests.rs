@@ -11,7 +11,7 @@ use crate::elf_image;
 use crate::workspace::{FREESTANDING_TARGET, Workspace, write_atomically};
 
 /// The guests' flags, relative to the root.
-const FLAGS: &str = "tests/guests/guests.toml";
+pub(crate) const FLAGS: &str = "tests/guests/guests.toml";
 /// Every guest, in the order of Cargo.toml.
 const NAMES: [&str; 2] = ["demo", "exits"];
 

@@ -14,7 +14,7 @@ use crate::symbols;
 use crate::workspace::{FREESTANDING_TARGET, Workspace, say, write_atomically};
 
 /// The kernel's flags, relative to the root.
-const FLAGS: &str = "kernel/vmkernel/kernel.toml";
+pub(crate) const FLAGS: &str = "kernel/vmkernel/kernel.toml";
 
 /// Builds `target/basalt.elf` and `target/basalt.debug.elf`; returns the former.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod boot_archive;
+mod check;
 mod console;
 mod cpio;
 mod debian;
@@ -17,6 +18,7 @@ mod packages;
 mod qemu;
 mod run_guest;
 mod script;
+mod size;
 mod standard_vms;
 mod symbols;
 mod vm_definition;
@@ -42,6 +44,14 @@ enum Command {
     Build,
     /// Builds the tiny guests of tests/guests into target/guests.
     BuildGuests,
+    /// Checks format, lints, layers, house rules, and that the kernel needs neither std nor a C library.
+    Check,
+    /// Checks layers.toml against the dependencies; a part of `check`.
+    Layers,
+    /// Checks the rules of the house that no compiler knows; a part of `check`.
+    Tidy,
+    /// Shows what the image's bytes are for.
+    Size,
     /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
     Qemu(qemu::Options),
     /// Boots Basalt without questions, runs one guest and ends with that guest's verdict.
@@ -73,6 +83,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Check => Ok(check::run(&workspace)),
+        Command::Layers => check::run_step(&workspace, "layers").map(|()| ExitCode::SUCCESS),
+        Command::Tidy => check::run_step(&workspace, "tidy").map(|()| ExitCode::SUCCESS),
+        Command::Size => size::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Qemu(options) => qemu::run(&workspace, &options),
         Command::RunGuest(options) => Ok(run_guest::run(&workspace, &options)),
     }

@@ -14,7 +14,7 @@ use crate::elf_image;
 /// Where the kernel's section of symbols is.
 pub(crate) const SECTION: &str = ".basalt.symbols";
 /// The address that starts are relative to: the kernel is linked at -2 GiB.
-const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
+pub(crate) const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// "BSYM" in memory order.
 const MAGIC: u32 = 0x4d59_5342;
 /// A longer name is cut here; it must fit its length byte.

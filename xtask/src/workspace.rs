@@ -39,6 +39,11 @@ impl Workspace {
         Ok(Self { root, target })
     }
 
+    /// The source tree.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The directory that everything generated goes to.
     pub(crate) fn target(&self) -> &Path {
         &self.target
