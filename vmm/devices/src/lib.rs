@@ -22,6 +22,7 @@ pub mod layout;
 pub mod message;
 pub mod pic;
 pub mod pit;
+pub mod rtc;
 pub mod uart;
 
 #[cfg(test)]
