@@ -16,12 +16,15 @@
 
 extern crate alloc;
 
+pub mod debugcon;
 pub mod ioapic;
 pub mod lapic;
 pub mod layout;
 pub mod message;
 pub mod pic;
 pub mod pit;
+pub mod pm;
+pub mod reset;
 pub mod rtc;
 pub mod uart;
 
