@@ -21,6 +21,7 @@ pub mod ioapic;
 pub mod lapic;
 pub mod layout;
 pub mod message;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod pm;
