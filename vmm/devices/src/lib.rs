@@ -27,6 +27,7 @@ pub mod pit;
 pub mod pm;
 pub mod reset;
 pub mod rtc;
+pub mod testdev;
 pub mod uart;
 
 #[cfg(test)]
