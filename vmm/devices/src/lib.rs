@@ -17,6 +17,7 @@
 extern crate alloc;
 
 pub mod debugcon;
+pub mod fw_cfg;
 pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
