@@ -102,6 +102,9 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
 
 /// Starts what the command line asks for: the one guest of run-guest mode, or the shell.
 fn start_service(boot: &BootInfo) {
+    if let Some(kind) = option("inject") {
+        exec::spawn(0, exec::Class::Service, async move { fault::inject(kind) }).detach();
+    }
     let files = Archive::new(boot_module(boot));
     inventory::init(files);
     console::enable_input();
