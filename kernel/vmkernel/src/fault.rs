@@ -58,7 +58,10 @@ pub fn inject(kind: &str) {
 }
 
 /// Recurses until the stack's guard page stops it.
-#[expect(unconditional_recursion, reason = "the guard page ends it, which is the purpose")]
+#[expect(
+    unconditional_recursion,
+    reason = "the guard page ends it, which is the purpose"
+)]
 fn overflow(depth: u64) -> u64 {
     let filler = core::hint::black_box([depth; 64]);
     overflow(depth + 1) + filler[(depth % 64) as usize]

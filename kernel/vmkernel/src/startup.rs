@@ -40,6 +40,16 @@ pub fn option(key: &str) -> Option<&'static str> {
         .map(|(_, v)| v)
 }
 
+/// Logs the moment `name` as `milestone NAME TSC`, when `bench=` on the command line asks for it.
+pub fn milestone(name: &str) {
+    if option("bench").is_some() {
+        console::write_log_console(&alloc::format!(
+            "milestone {name} {}\r\n",
+            arch::cpu::rdtsc()
+        ));
+    }
+}
+
 /// Returns the name of the boot protocol that was used.
 #[must_use]
 pub fn boot_protocol() -> &'static str {
@@ -115,6 +125,16 @@ fn start_service(boot: &BootInfo) {
             // An administrator's prompt is not disturbed by what `host log` shows as well.
             log::set_echo_level(log::Level::Warn);
         }
+        if option("bench").is_some() {
+            let used = memory::stats();
+            let bytes = (used.total - used.free) * addr::PAGE_SIZE;
+            console::write_log_console(&alloc::format!(
+                "milestone entry {}\r\n",
+                boot::first_tsc()
+            ));
+            console::write_log_console(&alloc::format!("memory-used {bytes}\r\n"));
+        }
+        milestone("shell");
         exec::spawn(0, exec::Class::Service, shell::run()).detach();
         inventory::autostart();
     }

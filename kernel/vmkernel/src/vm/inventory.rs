@@ -2,9 +2,9 @@
 
 use crate::exec::{self, Class};
 use crate::memory::ranks;
-use crate::timer;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::start::{self, Blueprint};
+use crate::{startup, timer};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -150,6 +150,7 @@ pub fn running(name: &str) -> Result<Running, String> {
 /// # Errors
 /// A text that says what to do.
 pub fn start(name: &str) -> Result<(), String> {
+    startup::milestone("vm-start");
     let definition = with_record(name, |r| match r.running {
         Some(_) => Err(format!("VM {name} is running already")),
         None => Ok(r.definition.clone()),

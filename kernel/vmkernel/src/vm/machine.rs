@@ -214,7 +214,9 @@ impl VmShared {
             }
             // The page keeps its frame: what a guest can see of the drop is the loss of cached translations.
             MachineAction::DropMapping { .. } => {
-                self.links.iter().for_each(|l| l.request(link::REQUEST_FLUSH));
+                self.links
+                    .iter()
+                    .for_each(|l| l.request(link::REQUEST_FLUSH));
             }
             MachineAction::TestExit { value } => self.end(StopReason::TestExit(value)),
         }

@@ -375,6 +375,9 @@ impl Future for VcpuWorld {
         let this = &mut *self;
         let start = rdtsc();
         this.sleep = None;
+        if this.index == 0 && this.link.busy_ticks.load(Ordering::Relaxed) == 0 {
+            crate::startup::milestone("guest-entry");
+        }
         this.has_work = true;
         this.arrive();
         let result = this.run(cx);
