@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::expect_used)]
 
+pub mod framebuffer;
 pub mod screen;
 pub mod uart;

@@ -94,6 +94,7 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     };
     memory::init(&ram, &boot, &Nodes::new(&platform.memory));
     build_space(&ram);
+    console::init_screen(boot.framebuffer.as_ref(), cpus::map_device);
     arch::cpu::enable_protections();
     cpus::install_tables();
     match svm::probe() {
@@ -190,7 +191,6 @@ fn build_space(ram: &[Range<u64>]) {
         }
         Err(_) => fault::refuse(&"memory ran out while the page tables were built"),
     }
-    console::init_screen(cpus::map_device(console::screen_address(), 4096));
 }
 
 fn start_interrupts(platform: &Platform, start: u64) {
