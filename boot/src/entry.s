@@ -57,6 +57,9 @@ _start32:
     cld
     movl %eax, %ebp                     # magic
     movl %ebx, %edi                     # information
+    rdtsc
+    movl %eax, (boot_tsc - KBASE)
+    movl %edx, (boot_tsc - KBASE + 4)
     movl $(boot_stack_top - KBASE), %esp
 
     # Long mode and NX, or a plain refusal.
@@ -209,6 +212,9 @@ boot_pdpt_high: .skip 4096
 boot_pd:        .skip 4 * 4096
 boot_pd_high:   .skip 4096
 boot_pt:        .skip 4 * 4096
+    .global boot_tsc
+boot_tsc:       .skip 8
+    .balign 4096
 boot_stack_guard: .skip 4096
 boot_stack:     .skip 65536
 boot_stack_top:

@@ -46,6 +46,17 @@ impl core::fmt::Display for BootError {
     }
 }
 
+unsafe extern "C" {
+    static boot_tsc: u64;
+}
+
+/// Returns the TSC as the entry code's first instructions found it.
+#[must_use]
+pub fn first_tsc() -> u64 {
+    // SAFETY: the entry code wrote the word before any Rust ran; nothing writes it again.
+    unsafe { boot_tsc }
+}
+
 /// Reads the loader's information.
 ///
 /// # Errors

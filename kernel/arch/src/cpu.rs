@@ -1,6 +1,8 @@
 //! Instructions that have no safe form, each in a function that states why it is sound here: CPUID, MSRs, control
 //! registers, ports, halting. Knows nothing of what the values mean to the rest of the kernel.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::arch::asm;
 use spec::msr::Msr;
 use spec::x86::{Cr4, Efer};
@@ -28,6 +30,33 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> CpuidResult {
         ecx: r.ecx,
         edx: r.edx,
     }
+}
+
+/// Returns the CPU's name for itself, or its maker's where it has none.
+#[must_use]
+pub fn brand() -> String {
+    let bytes: Vec<u8> = if cpuid(0x8000_0000, 0).eax >= 0x8000_0004 {
+        (0x8000_0002..=0x8000_0004)
+            .flat_map(|leaf| registers(cpuid(leaf, 0)))
+            .collect()
+    } else {
+        let r = cpuid(0, 0);
+        [r.ebx, r.edx, r.ecx]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect()
+    };
+    String::from_utf8_lossy(&bytes)
+        .trim_matches(['\0', ' '])
+        .into()
+}
+
+fn registers(r: CpuidResult) -> [u8; 16] {
+    let mut bytes = [0; 16];
+    for (chunk, value) in bytes.chunks_exact_mut(4).zip([r.eax, r.ebx, r.ecx, r.edx]) {
+        chunk.copy_from_slice(&value.to_le_bytes());
+    }
+    bytes
 }
 
 /// Returns the time stamp counter.

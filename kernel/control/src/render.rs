@@ -314,14 +314,7 @@ fn memory_info(memory: &MemoryInfo) -> String {
         .put("total", format_bytes(memory.total_bytes))
         .put("free", format_bytes(memory.free_bytes))
         .put("guests", format_bytes(memory.guests_bytes))
-        .put(
-            "heap",
-            format!(
-                "{}, {} in use",
-                format_bytes(memory.heap_bytes),
-                format_bytes(memory.heap_used_bytes)
-            ),
-        )
+        .put("heap", format_bytes(memory.heap_bytes))
         .put("kernel", format_bytes(memory.kernel_bytes));
     for node in &memory.nodes {
         sheet.put(

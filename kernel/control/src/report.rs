@@ -210,8 +210,6 @@ pub struct MemoryInfo {
     pub kernel_bytes: u64,
     /// RAM given to the heap.
     pub heap_bytes: u64,
-    /// Heap in use.
-    pub heap_used_bytes: u64,
     /// RAM that guests hold.
     pub guests_bytes: u64,
     /// The same by node.

@@ -93,6 +93,27 @@ impl<S: Store> FrameAllocator<S> {
         self.stats
     }
 
+    /// Returns each NUMA node with its frames and free frames.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(NodeId, u64, u64)> {
+        let mut nodes: Vec<(NodeId, u64, u64)> = Vec::new();
+        for (index, span) in (0_u64..).zip(&self.spans) {
+            let total = parts_of(&self.ranges, index)
+                .map(|r| u64::from(r.end - r.start))
+                .sum::<u64>();
+            let (id, free) = (NodeId(span.node), u64::from(span.free));
+            match nodes.iter_mut().find(|n| n.0 == id) {
+                Some(node) => {
+                    node.1 += total;
+                    node.2 += free;
+                }
+                None if total > 0 => nodes.push((id, total, free)),
+                None => {}
+            }
+        }
+        nodes
+    }
+
     /// Takes a frame of 4 KiB, from `node` while it has one.
     ///
     /// # Errors

@@ -45,6 +45,7 @@ static QUEUES: [SpinLock<Queues>; CPUS_MAX] = [const {
 static WAITING_FOR_VECTOR: [SpinLock<Option<Waker>>; 256] =
     [const { SpinLock::new(ranks::WAKER, None) }; 256];
 static BUSY_TICKS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
+static INTERRUPTS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static LONG_POLLS: AtomicU64 = AtomicU64::new(0);
 
 /// Starts `future` on CPU `cpu`; it stays there. Dropping the returned task cancels it; `detach` lets it go.
@@ -92,6 +93,12 @@ pub fn busy_ticks(cpu: u32) -> u64 {
     BUSY_TICKS[cpu as usize].load(Ordering::Relaxed)
 }
 
+/// Returns how many interrupts CPU `cpu` noted; several of one vector between two looks count as one.
+#[must_use]
+pub fn interrupts(cpu: u32) -> u64 {
+    INTERRUPTS[cpu as usize].load(Ordering::Relaxed)
+}
+
 /// Returns how many polls passed their budget since the start.
 #[must_use]
 pub fn long_polls() -> u64 {
@@ -122,6 +129,8 @@ pub fn run() -> ! {
 
 fn take_events(cpu: &percpu::PerCpu) {
     let events = cpu.take_events();
+    let count: u32 = events.iter().map(|word| word.count_ones()).sum();
+    INTERRUPTS[cpu.index() as usize].fetch_add(u64::from(count), Ordering::Relaxed);
     let timer = usize::from(VECTOR_TIMER);
     if events[timer / 64] >> (timer % 64) & 1 != 0 {
         arch::apic::timer_fired();

@@ -40,6 +40,33 @@ pub fn exception(frame: &ExceptionFrame) -> ! {
     )
 }
 
+/// Makes the host fail in the way that `inject=KIND` on the command line asks for, so that the way down can be tested:
+/// `panic`, `page-fault`, `stack-overflow` (into the guard page).
+pub fn inject(kind: &str) {
+    match kind {
+        "panic" => panic!("injected"),
+        "page-fault" => {
+            let nowhere = 0x10 as *const u64;
+            // SAFETY: nothing is mapped at this address; the page fault is the purpose.
+            unsafe { nowhere.read_volatile() };
+        }
+        "stack-overflow" => {
+            overflow(0);
+        }
+        _ => crate::warn!("inject={kind} is unknown: panic, page-fault and stack-overflow are"),
+    }
+}
+
+/// Recurses until the stack's guard page stops it.
+#[expect(
+    unconditional_recursion,
+    reason = "the guard page ends it, which is the purpose"
+)]
+fn overflow(depth: u64) -> u64 {
+    let filler = core::hint::black_box([depth; 64]);
+    overflow(depth + 1) + filler[(depth % 64) as usize]
+}
+
 /// Refuses to start, in plain words.
 pub fn refuse(reason: &dyn fmt::Display) -> ! {
     let _ = writeln!(Out, "\nBasalt cannot start: {reason}.");

@@ -161,6 +161,16 @@ pub fn stats() -> Stats {
         .map_or_else(Stats::default, |frames| frames.lock().stats())
 }
 
+/// Yields each NUMA node's number, frames and free frames.
+pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
+    let nodes = FRAMES
+        .get()
+        .map_or_else(Vec::new, |frames| frames.lock().nodes());
+    nodes
+        .into_iter()
+        .map(|(node, total, free)| (u32::from(node.0), total, free))
+}
+
 /// Takes a frame of 4 KiB.
 ///
 /// # Errors

@@ -40,6 +40,11 @@ fn verdict_of(reason: &StopReason) -> String {
         StopReason::TestExit(value) => format!("exit {value}"),
         StopReason::Reset => String::from("fault the guest reset the machine"),
         StopReason::Killed | StopReason::Ended => String::from("fault the VM was ended"),
-        StopReason::Fault(what) => format!("fault {}", what.replace('\n', " ")),
+        StopReason::Fault(fault) => format!(
+            "fault {}: vCPU {}, {}",
+            fault.what,
+            fault.vcpu,
+            fault.details.join(", ")
+        ),
     }
 }

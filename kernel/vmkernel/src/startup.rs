@@ -4,7 +4,7 @@
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::inventory;
-use crate::{console, cpus, exec, fault, log, run_guest, timer};
+use crate::{console, cpus, exec, fault, log, run_guest, shell, timer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
@@ -13,7 +13,7 @@ use arch::paging::KernelSpace;
 use arch::time::{Clock, Reference};
 use arch::{apic, percpu, svm};
 use archive::Archive;
-use boot::BootInfo;
+use boot::{BootInfo, Protocol};
 use bus::acpi::Platform;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -21,6 +21,7 @@ use spin::Once;
 
 static DEBUG_EXIT: AtomicBool = AtomicBool::new(false);
 static CMDLINE: Once<String> = Once::new();
+static PROTOCOL: Once<Protocol> = Once::new();
 static PLATFORM: Once<Platform> = Once::new();
 
 /// Tells whether the command line promises an emulator's debug-exit device at port F4h.
@@ -37,6 +38,27 @@ pub fn option(key: &str) -> Option<&'static str> {
         .filter_map(|w| w.split_once('='))
         .find(|(k, _)| *k == key)
         .map(|(_, v)| v)
+}
+
+/// Logs the moment `name` as `milestone NAME TSC`, when `bench=` on the command line asks for it.
+pub fn milestone(name: &str) {
+    if option("bench").is_some() {
+        console::write_log_console(&alloc::format!(
+            "milestone {name} {}\r\n",
+            arch::cpu::rdtsc()
+        ));
+    }
+}
+
+/// Returns the name of the boot protocol that was used.
+#[must_use]
+pub fn boot_protocol() -> &'static str {
+    match PROTOCOL.get() {
+        Some(Protocol::Multiboot1) => "Multiboot 1",
+        Some(Protocol::Multiboot2) => "Multiboot 2",
+        Some(Protocol::Pvh) => "PVH",
+        None => "unknown",
+    }
 }
 
 /// Returns what the firmware told of the machine.
@@ -90,13 +112,31 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
 
 /// Starts what the command line asks for: the one guest of run-guest mode, or the shell.
 fn start_service(boot: &BootInfo) {
+    if let Some(kind) = option("inject") {
+        exec::spawn(0, exec::Class::Service, async move { fault::inject(kind) }).detach();
+    }
     let files = Archive::new(boot_module(boot));
     inventory::init(files);
     console::enable_input();
     if option("mode") == Some("run-guest") {
         exec::spawn(0, exec::Class::Service, run_guest::run(files)).detach();
     } else {
-        console::write(b"basalt> ");
+        if option("log").is_none() {
+            // An administrator's prompt is not disturbed by what `host log` shows as well.
+            log::set_echo_level(log::Level::Warn);
+        }
+        if option("bench").is_some() {
+            let used = memory::stats();
+            let bytes = (used.total - used.free) * addr::PAGE_SIZE;
+            console::write_log_console(&alloc::format!(
+                "milestone entry {}\r\n",
+                boot::first_tsc()
+            ));
+            console::write_log_console(&alloc::format!("memory-used {bytes}\r\n"));
+        }
+        milestone("shell");
+        exec::spawn(0, exec::Class::Service, shell::run()).detach();
+        inventory::autostart();
     }
 }
 
@@ -112,6 +152,7 @@ fn boot_module(boot: &BootInfo) -> &'static [u8] {
 
 fn take_command_line(boot: &BootInfo) {
     CMDLINE.call_once(|| String::from(boot.cmdline()));
+    PROTOCOL.call_once(|| boot.protocol);
     DEBUG_EXIT.store(
         option("debug-exit").is_some() || option("mode") == Some("run-guest"),
         Ordering::Relaxed,

@@ -16,12 +16,20 @@
 
 extern crate alloc;
 
+pub mod debugcon;
+pub mod fw_cfg;
+pub mod i8042;
 pub mod ioapic;
 pub mod lapic;
 pub mod layout;
 pub mod message;
+pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod pm;
+pub mod reset;
+pub mod rtc;
+pub mod testdev;
 pub mod uart;
 
 #[cfg(test)]

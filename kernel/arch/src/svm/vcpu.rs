@@ -7,7 +7,7 @@ use crate::percpu;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
 use crate::svm::{Features, NestedTable, PermissionMaps};
 use addr::Hfn;
-use core::arch::naked_asm;
+use core::arch::asm;
 use core::mem::offset_of;
 use spec::svm::{
     ExitCode, Intercept1, Intercept2, TlbControl, VirtualInterrupt, Vmcb, VmcbSegment,
@@ -46,6 +46,8 @@ pub struct Vcpu {
     /// General registers by number; RAX and RSP live in the VMCB.
     gprs: [u64; 16],
     vmcb_address: u64,
+    /// Physical address of this CPU's VMLOAD state.
+    host_state: u64,
     mxcsr: u32,
     vmcb: &'static mut Vmcb,
     frame: Hfn,
@@ -86,6 +88,7 @@ impl Vcpu {
             xmm: [0; 16],
             gprs: [0; 16],
             vmcb_address: frame.start().as_u64(),
+            host_state: 0,
             mxcsr: 0x1f80,
             vmcb,
             frame,
@@ -212,6 +215,7 @@ impl Vcpu {
     /// Prepares for entries on this CPU; call whenever the vCPU may have moved or another one ran.
     pub fn settle_on_cpu(&mut self) {
         let cpu = percpu::current();
+        self.host_state = cpu.host_vmcb.get();
         let here =
             self.asid_cpu == cpu.index() && self.asid_generation == cpu.asid_generation.get();
         if here {
@@ -233,17 +237,16 @@ impl Vcpu {
 
     /// Runs the guest until it exits. False when this CPU needs attention instead and the guest did not run.
     /// [`Self::settle_on_cpu`] must have run since the vCPU came to this CPU.
-    #[inline]
+    #[inline(always)]
     pub fn enter(&mut self) -> bool {
         if self.flush_wanted {
             self.flush_wanted = false;
             // Flush-by-ASID where offered is an optimisation that this path, rare as it is, does not need.
             self.vmcb.control.tlb_control = TlbControl::FLUSH_ALL.0;
         }
-        let host = percpu::current().host_vmcb.get();
-        // SAFETY: SVM is on (`svm::enable` gave `host`), the VMCB was made by `new` with maps and tables that outlive
-        // it, and intercepts are such that the guest cannot leave its nested tables.
-        let ran = unsafe { switch_worlds(self, host) };
+        // SAFETY: SVM is on (`svm::enable` set the per-CPU host state), the VMCB was made by `new` with maps and tables
+        // that outlive it, and intercepts are such that the guest cannot leave its nested tables.
+        let ran = unsafe { switch_worlds(self) };
         if ran {
             self.vmcb.control.tlb_control = TlbControl::NONE.0;
             self.vmcb.control.event_injection = 0;
@@ -252,112 +255,120 @@ impl Vcpu {
     }
 }
 
-/// Enters the guest: RDI is the vCPU, RSI the physical address of the host's VMLOAD state. With GIF clear no event can
-/// slip in between the look at the attention word (gs:28h) and VMRUN: a pending interrupt makes VMRUN exit at once.
+/// Enters the guest. With GIF clear no event can slip in between the look at the attention word (gs:28h) and VMRUN: a
+/// pending interrupt makes VMRUN exit at once. It is inlined into the run loop, so that the compiler spills only what
+/// the loop really keeps in registers.
 ///
 /// # Safety
 /// See [`Vcpu::enter`], its only caller.
-#[unsafe(naked)]
-unsafe extern "sysv64" fn switch_worlds(vcpu: *mut Vcpu, host_state: u64) -> bool {
-    naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdi",
-        "push rsi",
-        "clgi",
-        "xor eax, eax",
-        "cmp qword ptr gs:[0x28], 0",
-        "jne 2f",
-        "mov rax, [rdi + {vmcb}]",
-        "vmload rax",
-        "movaps xmm0, [rdi]",
-        "movaps xmm1, [rdi + 0x10]",
-        "movaps xmm2, [rdi + 0x20]",
-        "movaps xmm3, [rdi + 0x30]",
-        "movaps xmm4, [rdi + 0x40]",
-        "movaps xmm5, [rdi + 0x50]",
-        "movaps xmm6, [rdi + 0x60]",
-        "movaps xmm7, [rdi + 0x70]",
-        "movaps xmm8, [rdi + 0x80]",
-        "movaps xmm9, [rdi + 0x90]",
-        "movaps xmm10, [rdi + 0xa0]",
-        "movaps xmm11, [rdi + 0xb0]",
-        "movaps xmm12, [rdi + 0xc0]",
-        "movaps xmm13, [rdi + 0xd0]",
-        "movaps xmm14, [rdi + 0xe0]",
-        "movaps xmm15, [rdi + 0xf0]",
-        "ldmxcsr [rdi + {mxcsr}]",
-        "mov rcx, [rdi + {gprs} + 0x08]",
-        "mov rdx, [rdi + {gprs} + 0x10]",
-        "mov rbx, [rdi + {gprs} + 0x18]",
-        "mov rbp, [rdi + {gprs} + 0x28]",
-        "mov rsi, [rdi + {gprs} + 0x30]",
-        "mov r8, [rdi + {gprs} + 0x40]",
-        "mov r9, [rdi + {gprs} + 0x48]",
-        "mov r10, [rdi + {gprs} + 0x50]",
-        "mov r11, [rdi + {gprs} + 0x58]",
-        "mov r12, [rdi + {gprs} + 0x60]",
-        "mov r13, [rdi + {gprs} + 0x68]",
-        "mov r14, [rdi + {gprs} + 0x70]",
-        "mov r15, [rdi + {gprs} + 0x78]",
-        "mov rdi, [rdi + {gprs} + 0x38]",
-        "vmrun rax",
-        "vmsave rax",
-        "mov rax, [rsp + 8]",
-        "mov [rax + {gprs} + 0x08], rcx",
-        "mov [rax + {gprs} + 0x10], rdx",
-        "mov [rax + {gprs} + 0x18], rbx",
-        "mov [rax + {gprs} + 0x28], rbp",
-        "mov [rax + {gprs} + 0x30], rsi",
-        "mov [rax + {gprs} + 0x38], rdi",
-        "mov [rax + {gprs} + 0x40], r8",
-        "mov [rax + {gprs} + 0x48], r9",
-        "mov [rax + {gprs} + 0x50], r10",
-        "mov [rax + {gprs} + 0x58], r11",
-        "mov [rax + {gprs} + 0x60], r12",
-        "mov [rax + {gprs} + 0x68], r13",
-        "mov [rax + {gprs} + 0x70], r14",
-        "mov [rax + {gprs} + 0x78], r15",
-        "movaps [rax], xmm0",
-        "movaps [rax + 0x10], xmm1",
-        "movaps [rax + 0x20], xmm2",
-        "movaps [rax + 0x30], xmm3",
-        "movaps [rax + 0x40], xmm4",
-        "movaps [rax + 0x50], xmm5",
-        "movaps [rax + 0x60], xmm6",
-        "movaps [rax + 0x70], xmm7",
-        "movaps [rax + 0x80], xmm8",
-        "movaps [rax + 0x90], xmm9",
-        "movaps [rax + 0xa0], xmm10",
-        "movaps [rax + 0xb0], xmm11",
-        "movaps [rax + 0xc0], xmm12",
-        "movaps [rax + 0xd0], xmm13",
-        "movaps [rax + 0xe0], xmm14",
-        "movaps [rax + 0xf0], xmm15",
-        "stmxcsr [rax + {mxcsr}]",
-        "ldmxcsr [rip + {host_mxcsr}]",
-        "mov rax, [rsp]",
-        "vmload rax",
-        "mov eax, 1",
-        "2:",
-        "stgi",
-        "add rsp, 16",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
-        "ret",
-        vmcb = const offset_of!(Vcpu, vmcb_address),
-        gprs = const offset_of!(Vcpu, gprs),
-        mxcsr = const offset_of!(Vcpu, mxcsr),
-        host_mxcsr = sym HOST_MXCSR,
-    )
+#[inline(always)]
+unsafe fn switch_worlds(vcpu: &mut Vcpu) -> bool {
+    let ran: u64;
+    // SAFETY: the block saves and restores what it may not clobber (RBX, RBP, RSP) and names everything else; the red
+    // zone is off in this crate, so pushes are allowed.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "push rdi",
+            "clgi",
+            "xor eax, eax",
+            "cmp qword ptr gs:[0x28], 0",
+            "jne 2f",
+            "mov rax, [rdi + {vmcb}]",
+            "vmload rax",
+            "movaps xmm0, [rdi]",
+            "movaps xmm1, [rdi + 0x10]",
+            "movaps xmm2, [rdi + 0x20]",
+            "movaps xmm3, [rdi + 0x30]",
+            "movaps xmm4, [rdi + 0x40]",
+            "movaps xmm5, [rdi + 0x50]",
+            "movaps xmm6, [rdi + 0x60]",
+            "movaps xmm7, [rdi + 0x70]",
+            "movaps xmm8, [rdi + 0x80]",
+            "movaps xmm9, [rdi + 0x90]",
+            "movaps xmm10, [rdi + 0xa0]",
+            "movaps xmm11, [rdi + 0xb0]",
+            "movaps xmm12, [rdi + 0xc0]",
+            "movaps xmm13, [rdi + 0xd0]",
+            "movaps xmm14, [rdi + 0xe0]",
+            "movaps xmm15, [rdi + 0xf0]",
+            "ldmxcsr [rdi + {mxcsr}]",
+            "mov rcx, [rdi + {gprs} + 0x08]",
+            "mov rdx, [rdi + {gprs} + 0x10]",
+            "mov rbx, [rdi + {gprs} + 0x18]",
+            "mov rbp, [rdi + {gprs} + 0x28]",
+            "mov rsi, [rdi + {gprs} + 0x30]",
+            "mov r8, [rdi + {gprs} + 0x40]",
+            "mov r9, [rdi + {gprs} + 0x48]",
+            "mov r10, [rdi + {gprs} + 0x50]",
+            "mov r11, [rdi + {gprs} + 0x58]",
+            "mov r12, [rdi + {gprs} + 0x60]",
+            "mov r13, [rdi + {gprs} + 0x68]",
+            "mov r14, [rdi + {gprs} + 0x70]",
+            "mov r15, [rdi + {gprs} + 0x78]",
+            "mov rdi, [rdi + {gprs} + 0x38]",
+            "vmrun rax",
+            "vmsave rax",
+            "mov rax, [rsp]",
+            "mov [rax + {gprs} + 0x08], rcx",
+            "mov [rax + {gprs} + 0x10], rdx",
+            "mov [rax + {gprs} + 0x18], rbx",
+            "mov [rax + {gprs} + 0x28], rbp",
+            "mov [rax + {gprs} + 0x30], rsi",
+            "mov [rax + {gprs} + 0x38], rdi",
+            "mov [rax + {gprs} + 0x40], r8",
+            "mov [rax + {gprs} + 0x48], r9",
+            "mov [rax + {gprs} + 0x50], r10",
+            "mov [rax + {gprs} + 0x58], r11",
+            "mov [rax + {gprs} + 0x60], r12",
+            "mov [rax + {gprs} + 0x68], r13",
+            "mov [rax + {gprs} + 0x70], r14",
+            "mov [rax + {gprs} + 0x78], r15",
+            "movaps [rax], xmm0",
+            "movaps [rax + 0x10], xmm1",
+            "movaps [rax + 0x20], xmm2",
+            "movaps [rax + 0x30], xmm3",
+            "movaps [rax + 0x40], xmm4",
+            "movaps [rax + 0x50], xmm5",
+            "movaps [rax + 0x60], xmm6",
+            "movaps [rax + 0x70], xmm7",
+            "movaps [rax + 0x80], xmm8",
+            "movaps [rax + 0x90], xmm9",
+            "movaps [rax + 0xa0], xmm10",
+            "movaps [rax + 0xb0], xmm11",
+            "movaps [rax + 0xc0], xmm12",
+            "movaps [rax + 0xd0], xmm13",
+            "movaps [rax + 0xe0], xmm14",
+            "movaps [rax + 0xf0], xmm15",
+            "stmxcsr [rax + {mxcsr}]",
+            "ldmxcsr [rip + {host_mxcsr}]",
+            // The host's GS base is back only after VMLOAD, so its address comes from the vCPU.
+            "mov rax, [rax + {host}]",
+            "vmload rax",
+            "2:",
+            "stgi",
+            "pop rdi",
+            "pop rbp",
+            "pop rbx",
+            vmcb = const offset_of!(Vcpu, vmcb_address),
+            host = const offset_of!(Vcpu, host_state),
+            gprs = const offset_of!(Vcpu, gprs),
+            mxcsr = const offset_of!(Vcpu, mxcsr),
+            host_mxcsr = sym HOST_MXCSR,
+            inout("rdi") core::ptr::from_mut(vcpu) => _,
+            out("rax") ran,
+            out("rcx") _, out("rdx") _, out("rsi") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+        );
+    }
+    // Either 0, or the physical address of the host's state.
+    ran != 0
 }
 
 static HOST_MXCSR: u32 = 0x1f80;

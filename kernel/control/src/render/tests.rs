@@ -135,7 +135,6 @@ fn others() -> [Response; 5] {
             free_bytes: 1 << 29,
             kernel_bytes: 1 << 21,
             heap_bytes: 1 << 22,
-            heap_used_bytes: 1 << 20,
             guests_bytes: 1 << 28,
             nodes: vec![NodeMemory {
                 node: 0,

@@ -145,6 +145,9 @@ impl Board {
         }
     }
 
+    /// Power button.
+    pub fn power_button(&mut self, _vm: &VmShared) {}
+
     /// Serial input.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
         self.com1.receive(bytes, &mut self.fx)

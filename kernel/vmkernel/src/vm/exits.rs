@@ -1,13 +1,13 @@
 //! What each exit means and how it is answered. Short answers first: CPUID, MSRs, ports, the APIC.
 
-use crate::vm::machine::StopReason;
+use crate::vm::machine::{Fault, StopReason};
 use crate::vm::vcpu::{Activity, Flow, VcpuWorld, yield_wanted};
 use addr::Gpa;
-use alloc::format;
+use alloc::boxed::Box;
 use alloc::string::String;
+use alloc::{format, vec};
 use api::device::Width;
 use arch::svm::Gpr;
-use core::sync::atomic::Ordering;
 use devices::lapic::ApicOutcome;
 use spec::msr::Msr;
 use spec::svm::{ExitCode, Intercept1, IoInfo, NestedFault};
@@ -19,20 +19,27 @@ const DR6_BS: u64 = 1 << 14;
 
 impl VcpuWorld {
     /// Answers the exit that `enter` just returned with.
-    #[inline]
+    #[inline(always)]
     pub(super) fn handle_exit(&mut self) -> Flow {
-        self.link.exits.store(
-            self.link.exits.load(Ordering::Relaxed) + 1,
-            Ordering::Relaxed,
-        );
         match self.cpu.exit_code() {
             ExitCode::CPUID => self.cpuid(),
             ExitCode::MSR => self.msr(),
             ExitCode::IOIO => return self.port(),
-            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
-                self.keep_interrupted_event();
-                return Flow::Continue;
-            }
+            other => return self.other_exit(other),
+        }
+        Flow::Continue
+    }
+
+    #[inline(never)]
+    fn other_exit(&mut self, code: ExitCode) -> Flow {
+        self.has_work = true;
+        self.count(match code {
+            ExitCode::NPF => 3,
+            ExitCode::HLT => 4,
+            _ => 5,
+        });
+        match code {
+            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => self.keep_interrupted_event(),
             ExitCode::NPF => return self.nested_fault(),
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {
@@ -95,29 +102,30 @@ impl VcpuWorld {
     }
 
     /// Ends the VM with a record of where it was.
+    #[cold]
     pub(super) fn stop(&self, what: &str) -> Flow {
-        Flow::Stop(StopReason::Fault(self.record(what)))
-    }
-
-    fn record(&self, what: &str) -> String {
         let s = &self.cpu.vmcb().state;
         let c = &self.cpu.vmcb().control;
-        format!(
-            "{what}: vCPU {} at {:#x}:{:#x}, cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}, rsp {:#x}, \
-             exit {:#x} ({:#x}, {:#x})",
-            self.index,
-            s.cs.selector,
-            s.rip,
-            s.cr0,
-            s.cr2,
-            s.cr3,
-            s.cr4,
-            s.efer,
-            s.rsp,
-            c.exit_code,
-            c.exit_info1,
-            c.exit_info2
-        )
+        let details = vec![
+            format!(
+                "cs:rip {:#x}:{:#x}, ss:rsp {:#x}:{:#x}, rflags {:#x}",
+                s.cs.selector, s.rip, s.ss.selector, s.rsp, s.rflags
+            ),
+            format!(
+                "cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}",
+                s.cr0, s.cr2, s.cr3, s.cr4, s.efer
+            ),
+            format!(
+                "exit {:#x}, info {:#x} {:#x} {:#x}",
+                c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info
+            ),
+        ];
+        Flow::Stop(StopReason::Fault(Box::new(Fault {
+            what: String::from(what),
+            vcpu: self.index,
+            rip: s.rip,
+            details,
+        })))
     }
 
     /// Moves past the intercepted instruction of `len` bytes: RIP, interrupt shadow, single step.
@@ -156,8 +164,15 @@ impl VcpuWorld {
         }
     }
 
+    /// Counts an exit under reason `index` of `EXIT_REASONS`.
+    #[inline]
+    fn count(&mut self, index: usize) {
+        self.exits[index] = self.exits[index].wrapping_add(1);
+    }
+
     #[inline]
     fn cpuid(&mut self) {
+        self.count(0);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
         let r = self
             .policy
@@ -171,6 +186,7 @@ impl VcpuWorld {
 
     #[inline]
     fn msr(&mut self) {
+        self.count(1);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
         let result = if self.cpu.vmcb().control.exit_info1 == 0 {
             self.read_msr(msr).map(|value| {
@@ -189,6 +205,7 @@ impl VcpuWorld {
 
     #[inline]
     fn port(&mut self) -> Flow {
+        self.count(2);
         let info = IoInfo(self.cpu.vmcb().control.exit_info1);
         let next = self.cpu.vmcb().control.exit_info2;
         if info.is_string() {

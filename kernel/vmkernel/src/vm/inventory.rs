@@ -2,16 +2,16 @@
 
 use crate::exec::{self, Class};
 use crate::memory::ranks;
-use crate::timer;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::start::{self, Blueprint};
+use crate::{startup, timer};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
 use arch::sync::SpinLock;
 use archive::Archive;
-use control::{Mode, VmDefinition};
+use control::{Mode, StopRecord, VmDefinition};
 use core::future::Future;
 use spin::Once;
 
@@ -23,7 +23,7 @@ pub struct Record {
     /// What runs of it.
     pub running: Option<Running>,
     /// How it last ended.
-    pub last_stop: Option<String>,
+    pub last_stop: Option<StopRecord>,
 }
 
 /// A VM that runs.
@@ -55,6 +55,42 @@ pub fn init(files: Archive<'static>) {
             Err(error) => crate::error!("{}: {error}", file.name),
         }
     }
+}
+
+/// Returns the boot archive.
+#[must_use]
+pub fn files() -> Archive<'static> {
+    FILES.get().copied().unwrap_or(Archive::new(&[]))
+}
+
+/// Starts the VMs that start with the host.
+pub fn autostart() {
+    let wanted = |r: &Record| {
+        r.definition
+            .autostart
+            .then(|| r.definition.name.to_string())
+    };
+    let names: Vec<String> = with_records(|records| records.iter().filter_map(wanted).collect());
+    for name in names {
+        if let Err(error) = start(&name) {
+            crate::error!("VM {name} did not start: {error}");
+        }
+    }
+}
+
+/// Forgets a definition.
+///
+/// # Errors
+/// A text when there is none, or the VM runs.
+pub fn delete(name: &str) -> Result<(), String> {
+    with_record(name, |r| match r.running {
+        Some(_) => Err(format!(
+            "VM {name} is running; `vm stop` or `vm kill` ends it"
+        )),
+        None => Ok(()),
+    })?;
+    with_records(|records| records.retain(|r| r.definition.name.as_str() != name));
+    Ok(())
 }
 
 /// Adds a definition.
@@ -114,6 +150,7 @@ pub fn running(name: &str) -> Result<Running, String> {
 /// # Errors
 /// A text that says what to do.
 pub fn start(name: &str) -> Result<(), String> {
+    startup::milestone("vm-start");
     let definition = with_record(name, |r| match r.running {
         Some(_) => Err(format!("VM {name} is running already")),
         None => Ok(r.definition.clone()),
@@ -137,9 +174,8 @@ pub fn power_on(
     direct_serial: bool,
 ) -> Result<impl Future<Output = StopReason> + Send + use<>, String> {
     let file = |name: &str| {
-        let files = FILES.get().copied();
-        files
-            .and_then(|f| f.find(name))
+        files()
+            .find(name)
             .ok_or_else(|| format!("there is no file {name}; `vm set` can name another"))
     };
     let mut modules = vec![];
@@ -173,13 +209,25 @@ pub fn power_on(
 
 /// Records that a VM ended, and gives its memory back.
 pub fn ended_with(name: &str, reason: &StopReason) {
+    let fault = if let StopReason::Fault(fault) = reason {
+        Some(fault)
+    } else {
+        None
+    };
     let gone = with_record(name, |r| {
-        r.last_stop = Some(reason.to_string());
+        r.last_stop = Some(StopRecord {
+            reason: reason.to_string(),
+            fault: fault.is_some(),
+            at_ns: timer::host_nanos(),
+            vcpu: fault.map(|f| f.vcpu),
+            rip: fault.map(|f| f.rip),
+            details: fault.map_or_else(Vec::new, |f| f.details.clone()),
+        });
         Ok(r.running.take())
     });
     drop(gone);
-    match reason {
-        StopReason::Fault(what) => crate::error!("VM {name} stopped: {what}"),
-        _ => crate::info!("VM {name} stopped: {reason}"),
+    match fault {
+        Some(fault) => crate::error!("VM {name} stopped: {reason}; {}", fault.details.join("; ")),
+        None => crate::info!("VM {name} stopped: {reason}"),
     }
 }

@@ -39,8 +39,8 @@ pub struct VcpuLink {
     extint: AtomicBool,
     identity: SpinLock<ApicIdentity>,
     waker: SpinLock<Option<Waker>>,
-    /// Exits so far. [written by the vCPU]
-    pub exits: AtomicU64,
+    /// Exits so far by [`EXIT_REASONS`](crate::vm::vcpu::EXIT_REASONS). [written by the vCPU]
+    pub exits: [AtomicU64; 6],
     /// TSC ticks spent in the guest and on its behalf. [written by the vCPU]
     pub busy_ticks: AtomicU64,
     /// RIP at the last look. [written by the vCPU]
@@ -60,7 +60,7 @@ impl VcpuLink {
             extint: AtomicBool::new(false),
             identity: SpinLock::new(ranks::WAKER, identity),
             waker: SpinLock::new(ranks::WAKER, None),
-            exits: AtomicU64::new(0),
+            exits: [const { AtomicU64::new(0) }; 6],
             busy_ticks: AtomicU64::new(0),
             rip: AtomicU64::new(0),
         }
@@ -77,6 +77,12 @@ impl VcpuLink {
     #[inline]
     pub fn has_requests(&self) -> bool {
         self.requests.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns all exits so far.
+    #[must_use]
+    pub fn exits_total(&self) -> u64 {
+        self.exits.iter().map(|c| c.load(Ordering::Relaxed)).sum()
     }
 
     /// Takes what was posted: an OR of the `REQUEST_` bits.

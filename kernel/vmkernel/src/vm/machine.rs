@@ -6,6 +6,7 @@ use crate::vm::clock::VmClock;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::ram::GuestRam;
 use crate::vm::serial::Serial;
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,6 +16,19 @@ use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::Waker;
 use devices::message::{ApicMessage, Delivery, RoundRobin};
+
+/// What is known of a fault that ended a VM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// In a sentence.
+    pub what: String,
+    /// The vCPU that caused it.
+    pub vcpu: u32,
+    /// Where that vCPU was.
+    pub rip: u64,
+    /// Registers and such, a line each.
+    pub details: Vec<String>,
+}
 
 /// Why a vCPU or the whole VM ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +42,7 @@ pub enum StopReason {
     /// A test device ended the run with this value.
     TestExit(u32),
     /// The architecture leaves nothing to go on with, or our state of the VM is wrong.
-    Fault(String),
+    Fault(Box<Fault>),
     /// Another vCPU ended the VM.
     Ended,
 }
@@ -40,7 +54,7 @@ impl fmt::Display for StopReason {
             Self::Reset => f.write_str("reset by the guest"),
             Self::Killed => f.write_str("killed"),
             Self::TestExit(value) => write!(f, "ended by the test device with {value:#x}"),
-            Self::Fault(what) => f.write_str(what),
+            Self::Fault(fault) => f.write_str(&fault.what),
             Self::Ended => f.write_str("ended with the VM"),
         }
     }
@@ -126,6 +140,7 @@ impl VmShared {
         self.has_stop.store(true, Ordering::Release);
         self.links.iter().for_each(|l| l.request(link::REQUEST_END));
         self.wake_board();
+        self.serial.wake();
     }
 
     /// Returns why the VM ends, if it does.
@@ -197,6 +212,12 @@ impl VmShared {
                     self.name
                 );
             }
+            // The page keeps its frame: what a guest can see of the drop is the loss of cached translations.
+            MachineAction::DropMapping { .. } => {
+                self.links
+                    .iter()
+                    .for_each(|l| l.request(link::REQUEST_FLUSH));
+            }
             MachineAction::TestExit { value } => self.end(StopReason::TestExit(value)),
         }
     }
@@ -230,6 +251,13 @@ impl VmShared {
             board.settle(self);
         }
         self.board_deadline.load(Ordering::Acquire)
+    }
+
+    /// Presses the power button.
+    pub fn power_button(&self) {
+        let mut board = self.board.lock();
+        board.power_button(self);
+        board.settle(self);
     }
 
     /// Gives bytes to the guest's COM1; returns how many it took.

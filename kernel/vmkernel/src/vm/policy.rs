@@ -131,7 +131,7 @@ impl VcpuWorld {
 
     #[inline(never)]
     fn read_policy_msr(&mut self, msr: Msr) -> Result<u64, Gp> {
-        let tsc = self.now().tsc;
+        let tsc = self.guest_tsc();
         match self.policy.msrs.read(msr.0, tsc)? {
             Read::Value(value) => Ok(value),
             Read::Register(register) => Ok(self.read_register(register)),

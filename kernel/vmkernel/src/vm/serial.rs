@@ -2,8 +2,8 @@
 //!
 //! In run-guest mode COM1 goes straight to the host's COM1; in the shell it is kept, and shown to an attached console.
 
-use crate::console;
 use crate::memory::ranks;
+use crate::{console, startup};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use arch::sync::SpinLock;
@@ -19,6 +19,8 @@ struct Output {
     /// Bytes of `kept` that the attached console has not shown yet.
     unseen: usize,
     waker: Option<Waker>,
+    /// The line that the guest is writing, while `bench=` looks for its milestones.
+    line: Vec<u8>,
 }
 
 /// The serial ports of one VM.
@@ -26,16 +28,36 @@ struct Output {
 pub struct Serial {
     /// Output goes to the host's COM1 at once.
     direct: bool,
+    /// Lines of the guest may be milestones of a benchmark.
+    milestones: bool,
     attached: AtomicBool,
     output: SpinLock<Output>,
 }
 
 impl Serial {
+    /// Passes a guest's line "milestone NAME" on as a milestone of the host.
+    fn watch_for_milestones(line: &mut Vec<u8>, byte: u8) {
+        const MARK: &str = "milestone ";
+        const LINE_MAX: usize = 64;
+        if byte != b'\n' {
+            if line.len() < LINE_MAX {
+                line.push(byte);
+            }
+            return;
+        }
+        let text = core::str::from_utf8(line).unwrap_or("").trim();
+        if let Some(name) = text.strip_prefix(MARK) {
+            startup::milestone(name);
+        }
+        line.clear();
+    }
+
     /// Makes the ports; `direct` passes COM1 through to the host's COM1.
     #[must_use]
     pub fn new(direct: bool) -> Self {
         Self {
             direct,
+            milestones: startup::option("bench").is_some(),
             attached: AtomicBool::new(false),
             output: SpinLock::new(ranks::SERIAL, Output::default()),
         }
@@ -51,6 +73,9 @@ impl Serial {
             return;
         }
         let mut output = self.output.lock();
+        if self.milestones {
+            Self::watch_for_milestones(&mut output.line, byte);
+        }
         if output.kept.len() == SCROLLBACK_BYTES {
             output.kept.pop_front();
         }
@@ -89,6 +114,14 @@ impl Serial {
         let count = output.unseen.min(max);
         output.unseen -= count;
         output.kept.range(start..start + count).copied().collect()
+    }
+
+    /// Wakes the attached console, because the VM ended.
+    pub fn wake(&self) {
+        let waker = self.output.lock().waker.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 
     /// Registers who is woken by the next byte while a console is attached.

@@ -28,6 +28,9 @@ static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
     [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 
+/// Why vCPUs exit, as far as it is counted.
+pub const EXIT_REASONS: [&str; 6] = ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
+
 /// What the vCPU is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activity {
@@ -83,12 +86,18 @@ pub struct VcpuWorld {
     pub(super) nmi: NmiState,
     /// An event that an exit interrupted, or an exception that an intercept raised.
     pub(super) pending_event: spec::svm::Event,
+    /// Something has to be settled before the next entry: always true but after the plainest exits.
+    pub(super) has_work: bool,
+    /// Exits since the last poll began, by [`EXIT_REASONS`].
+    pub(super) exits: [u64; 6],
     /// Exceptions met until nothing was left to deliver.
     pub(super) triple_fault: bool,
     /// Something about interrupts changed since they were last looked at.
     pub(super) look_at_interrupts: bool,
     /// The timers' deadlines changed since the hardware timer was last armed.
     pub(super) timer_changed: bool,
+    /// Host TSC at virtual time 0, as of the start of the poll; a pause moves it, but only while no vCPU runs.
+    clock_base: u64,
     /// Added to the host TSC less the VM's base: what the guest wrote to its TSC.
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
@@ -125,9 +134,12 @@ impl VcpuWorld {
             activity,
             nmi: NmiState::default(),
             pending_event: spec::svm::Event::default(),
+            has_work: true,
+            exits: [0; 6],
             triple_fault: false,
             look_at_interrupts: true,
             timer_changed: true,
+            clock_base: 0,
             tsc_adjust: 0,
             sleep: None,
             slice_end: 0,
@@ -143,7 +155,7 @@ impl VcpuWorld {
     /// Returns the guest's clocks now.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let ticks = self.vm.clock.ticks();
+        let ticks = rdtsc().wrapping_sub(self.clock_base);
         let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
         Now {
             time,
@@ -151,19 +163,22 @@ impl VcpuWorld {
         }
     }
 
+    /// Returns the guest's TSC now.
+    #[inline]
+    pub(super) fn guest_tsc(&self) -> u64 {
+        rdtsc().wrapping_add(self.cpu.vmcb().control.tsc_offset)
+    }
+
     /// Sets the TSC offset in the VMCB from the VM's clock and the guest's own adjustment.
     pub(super) fn update_tsc_offset(&mut self) {
-        let offset = self.tsc_adjust.wrapping_sub(self.vm.clock.base());
+        self.clock_base = self.vm.clock.base();
+        let offset = self.tsc_adjust.wrapping_sub(self.clock_base);
         self.cpu.vmcb_mut().control.tsc_offset = offset;
     }
 
     /// Sets XCR0 in the state and the CPU; this vCPU's state is the live one.
     pub(super) fn set_xcr0(&mut self, value: u64) {
         self.fpu.set_live_xcr0(value);
-    }
-
-    pub(super) fn xcr0(&self) -> u64 {
-        self.fpu.xcr0()
     }
 
     /// Puts all of the CPU, APIC included, into the state after INIT.
@@ -188,7 +203,7 @@ impl VcpuWorld {
         Some(match self.lapic.timer_deadline()? {
             TimerDeadline::At(instant) => self.vm.clock.host_tsc_at(instant),
             TimerDeadline::Tsc(tsc) => {
-                let ticks_ahead = tsc.saturating_sub(self.now().tsc);
+                let ticks_ahead = tsc.saturating_sub(self.guest_tsc());
                 rdtsc().saturating_add(ticks_ahead)
             }
         })
@@ -241,36 +256,17 @@ impl VcpuWorld {
         true
     }
 
+    /// Rounds of entry and exit. The common round, an exit that is answered with nothing left to do, is the short way
+    /// through this loop.
     fn run(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
         loop {
-            if self.link.has_requests()
-                && let Some(reason) = self.take_requests()
+            if (self.has_work || self.link.has_requests())
+                && let Some(result) = self.settle(cx)
             {
-                return Poll::Ready(reason);
-            }
-            if self.vm.is_paused() {
-                self.link.set_waker(cx.waker());
-                if self.vm.is_paused() && !self.link.has_requests() {
-                    return Poll::Pending;
-                }
-                continue;
-            }
-            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
-                self.deliver_events();
-            }
-            if self.activity != Activity::Running {
-                if self.wait(cx) {
-                    return Poll::Pending;
-                }
-                if self.lapic.timer_poll(self.now()) {
-                    self.look_at_interrupts = true;
-                }
-                continue;
-            }
-            if self.timer_changed {
-                self.arm_timer();
+                return result;
             }
             if !self.cpu.enter() {
+                self.has_work = true;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -281,6 +277,42 @@ impl VcpuWorld {
                     return Poll::Pending;
                 }
                 Flow::Stop(reason) => return Poll::Ready(reason),
+            }
+        }
+    }
+
+    /// Does all that may stand between this moment and the next entry. Returns what the poll returns instead.
+    #[inline(never)]
+    fn settle(&mut self, cx: &mut Context<'_>) -> Option<Poll<StopReason>> {
+        loop {
+            if self.link.has_requests()
+                && let Some(reason) = self.take_requests()
+            {
+                return Some(Poll::Ready(reason));
+            }
+            if self.vm.is_paused() {
+                self.link.set_waker(cx.waker());
+                if self.vm.is_paused() && !self.link.has_requests() {
+                    return Some(Poll::Pending);
+                }
+                continue;
+            }
+            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
+                self.deliver_events();
+            }
+            if self.activity == Activity::Running {
+                if self.timer_changed {
+                    self.arm_timer();
+                }
+                // An event that did not get its turn is looked at again after the next exit.
+                self.has_work = self.pending_event.is_valid() || self.nmi.pending != 0;
+                return None;
+            }
+            if self.wait(cx) {
+                return Some(Poll::Pending);
+            }
+            if self.lapic.timer_poll(self.now()) {
+                self.look_at_interrupts = true;
             }
         }
     }
@@ -343,9 +375,16 @@ impl Future for VcpuWorld {
         let this = &mut *self;
         let start = rdtsc();
         this.sleep = None;
+        if this.index == 0 && this.link.busy_ticks.load(Ordering::Relaxed) == 0 {
+            crate::startup::milestone("guest-entry");
+        }
+        this.has_work = true;
         this.arrive();
         let result = this.run(cx);
         this.leave();
+        for (total, count) in this.link.exits.iter().zip(core::mem::take(&mut this.exits)) {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
         let ticks = rdtsc().saturating_sub(start);
         this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
         this.link
