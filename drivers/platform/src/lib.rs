@@ -3,5 +3,7 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::expect_used)]
 
+pub mod clock;
+pub mod framebuffer;
 pub mod screen;
 pub mod uart;

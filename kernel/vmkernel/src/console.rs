@@ -8,10 +8,12 @@
 
 use crate::log::Level;
 use crate::memory::ranks;
+use alloc::boxed::Box;
 use alloc::format;
 use api::port::{BytePorts, Cells};
 use arch::sync::SpinLock;
 use core::sync::atomic::{AtomicBool, Ordering};
+use platform::framebuffer::{self, PixelCells, Pixels};
 use platform::screen::Screen;
 use platform::uart::Uart;
 
@@ -35,15 +37,38 @@ impl BytePorts for ComPorts {
     }
 }
 
+/// The screen's cells, in whichever form the firmware left it.
+#[derive(Debug)]
+enum ScreenCells {
+    Text(TextMemory),
+    Pixels(Box<PixelCells<Framebuffer>>),
+}
+
+impl Cells for ScreenCells {
+    fn get(&self, index: usize) -> u16 {
+        match self {
+            Self::Text(text) => text.get(index),
+            Self::Pixels(pixels) => pixels.get(index),
+        }
+    }
+
+    fn set(&mut self, index: usize, value: u16) {
+        match self {
+            Self::Text(text) => text.set(index, value),
+            Self::Pixels(pixels) => pixels.set(index, value),
+        }
+    }
+}
+
 /// The memory of the text screen.
 #[derive(Debug)]
-struct ScreenCells {
+struct TextMemory {
     base: u64,
 }
 
 const CELLS: usize = 80 * 25;
 
-impl Cells for ScreenCells {
+impl Cells for TextMemory {
     fn get(&self, index: usize) -> u16 {
         let at = (self.base as *const u16).wrapping_add(index);
         // SAFETY: `base` maps the screen's 4000 bytes and the index is checked.
@@ -59,6 +84,24 @@ impl Cells for ScreenCells {
             let at = (self.base as *mut u16).wrapping_add(index);
             // SAFETY: as above.
             unsafe { at.write_volatile(value) };
+        }
+    }
+}
+
+/// A linear framebuffer of 24 or 32 bits per pixel.
+#[derive(Debug)]
+struct Framebuffer {
+    base: u64,
+    pitch: usize,
+    bytes_per_pixel: usize,
+}
+
+impl Pixels for Framebuffer {
+    fn put(&mut self, x: usize, y: usize, shade: u8) {
+        let at = (self.base as *mut u8).wrapping_add(y * self.pitch + x * self.bytes_per_pixel);
+        for byte in 0..self.bytes_per_pixel.min(3) {
+            // SAFETY: `init_screen` checked that the text's pixels lie inside the framebuffer, which is mapped.
+            unsafe { at.wrapping_add(byte).write_volatile(shade) };
         }
     }
 }
@@ -87,15 +130,36 @@ pub fn init_serial() {
     devices.com2 = Uart::probe(ComPorts(COM2));
 }
 
-/// Takes the text screen over; `window` is where physical B8000h is mapped.
-pub fn init_screen(window: u64) {
-    DEVICES.lock().screen = Some(Screen::new(ScreenCells { base: window }));
+/// Takes the screen over: the framebuffer that the boot loader set up, or the text screen of a PC. `map` maps physical
+/// memory, uncached, and returns where.
+pub fn init_screen(framebuffer: Option<&boot::Framebuffer>, map: impl Fn(u64, u64) -> u64) {
+    let cells = match framebuffer.filter(|f| f.bits_per_pixel != 0) {
+        None => ScreenCells::Text(TextMemory {
+            base: map(SCREEN, CELLS as u64 * 2),
+        }),
+        Some(f) if is_large_enough(f) => {
+            let base = map(f.address, u64::from(f.pitch) * u64::from(f.height));
+            let bytes_per_pixel = usize::from(f.bits_per_pixel / 8);
+            let target = Framebuffer {
+                base,
+                pitch: f.pitch as usize,
+                bytes_per_pixel,
+            };
+            ScreenCells::Pixels(Box::new(PixelCells::new(target)))
+        }
+        Some(_) => return,
+    };
+    let screen = Screen::new(cells);
+    DEVICES.lock().screen = Some(screen);
 }
 
-/// Returns the physical address of the text screen.
-#[must_use]
-pub const fn screen_address() -> u64 {
-    SCREEN
+fn is_large_enough(f: &boot::Framebuffer) -> bool {
+    let (width, height) = framebuffer::SIZE;
+    let line = u64::from(f.width) * u64::from(f.bits_per_pixel / 8);
+    matches!(f.bits_per_pixel, 24 | 32)
+        && f.width as usize >= width
+        && f.height as usize >= height
+        && u64::from(f.pitch) >= line
 }
 
 /// Gives COM1 to the one guest of run-guest mode; log lines go to COM2 from here on.

@@ -128,6 +128,8 @@ pub mod ranks {
     pub const NESTED: Rank = Rank(30);
     /// A VM's serial buffers.
     pub const SERIAL: Rank = Rank(40);
+    /// A VM's table of APIC identities.
+    pub const ROUTING: Rank = Rank(50);
     /// A waker's slot.
     pub const WAKER: Rank = Rank(60);
     /// A CPU's timers.

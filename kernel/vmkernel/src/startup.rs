@@ -17,6 +17,7 @@ use boot::{BootInfo, Protocol};
 use bus::acpi::Platform;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
+use platform::clock::ClockRegisters;
 use spin::Once;
 
 static DEBUG_EXIT: AtomicBool = AtomicBool::new(false);
@@ -94,6 +95,7 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     };
     memory::init(&ram, &boot, &Nodes::new(&platform.memory));
     build_space(&ram);
+    console::init_screen(boot.framebuffer.as_ref(), cpus::map_device);
     arch::cpu::enable_protections();
     cpus::install_tables();
     match svm::probe() {
@@ -190,7 +192,6 @@ fn build_space(ram: &[Range<u64>]) {
         }
         Err(_) => fault::refuse(&"memory ran out while the page tables were built"),
     }
-    console::init_screen(cpus::map_device(console::screen_address(), 4096));
 }
 
 fn start_interrupts(platform: &Platform, start: u64) {
@@ -202,6 +203,7 @@ fn start_interrupts(platform: &Platform, start: u64) {
     let reference = platform.pm_timer.map_or(Reference::Pit, Reference::PmTimer);
     let (clock, timer_hz) = Clock::calibrate(reference);
     timer::set_clock(clock, start);
+    timer::init_wall_clock(&mut RealTimeClock);
     let mhz = clock.tsc_hz() / 1_000_000;
     crate::info!(
         "TSC {mhz} MHz, local timer {} MHz, against {reference:?}",
@@ -232,6 +234,18 @@ fn start_interrupts(platform: &Platform, start: u64) {
 #[must_use]
 pub const fn console_vector() -> u8 {
     VECTOR_FIRST + 4
+}
+
+/// The real-time clock's registers.
+struct RealTimeClock;
+
+impl ClockRegisters for RealTimeClock {
+    fn read(&mut self, index: u8) -> u8 {
+        // SAFETY: ports 70h and 71h are the real-time clock on every PC; they touch no memory.
+        unsafe { arch::cpu::outb(0x70, index) };
+        // SAFETY: as above.
+        unsafe { arch::cpu::inb(0x71) }
+    }
 }
 
 fn mask_legacy_pics() {

@@ -9,9 +9,11 @@ use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
+use platform::clock::ClockRegisters;
 use spin::Once;
 
 static CLOCK: Once<(Clock, u64)> = Once::new();
+static BOOT_SECONDS: AtomicU64 = AtomicU64::new(0);
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 static TIMERS: [SpinLock<BTreeMap<(u64, u64), Waker>>; CPUS_MAX] =
     [const { SpinLock::new(ranks::TIMERS, BTreeMap::new()) }; CPUS_MAX];
@@ -27,6 +29,23 @@ pub fn clock() -> Clock {
     CLOCK
         .get()
         .map_or_else(|| Clock::new(1_000_000_000), |c| c.0)
+}
+
+/// Reads the machine's real-time clock; its time is taken as that of this moment.
+pub fn init_wall_clock(registers: &mut dyn ClockRegisters) {
+    match platform::clock::read_seconds(registers) {
+        Some(seconds) => BOOT_SECONDS.store(
+            seconds.saturating_sub(host_nanos() / 1_000_000_000),
+            Ordering::Relaxed,
+        ),
+        None => crate::warn!("the real-time clock never settles; guests start in 1970"),
+    }
+}
+
+/// Returns the time of day in seconds since 1970-01-01 UTC.
+#[must_use]
+pub fn wall_clock_seconds() -> u64 {
+    BOOT_SECONDS.load(Ordering::Relaxed) + host_nanos() / 1_000_000_000
 }
 
 /// Returns nanoseconds since the kernel started.

@@ -44,8 +44,12 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
             done("started")
         }
         VmAction::Stop => {
-            inventory::running(name)?.vm.power_button();
-            done("was asked to power off; `vm kill` ends one that does not listen")
+            if !inventory::running(name)?.vm.power_button() {
+                return Err(format!(
+                    "the guest does not listen to its power button; `vm kill {name}` ends it"
+                ));
+            }
+            done("was asked to power off")
         }
         VmAction::Kill => {
             inventory::running(name)?.vm.end(StopReason::Killed);

@@ -316,10 +316,9 @@ impl VcpuWorld {
                 self.look_at_interrupts = true;
             }
             ApicOutcome::Reconfigured => {
-                self.link.set_identity(self.lapic.identity());
+                self.vm.set_identity(self.index, self.lapic.identity());
                 self.timer_changed = true;
                 self.look_at_interrupts = true;
-                self.vm.identities_changed();
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::memory::ranks;
 use arch::sync::SpinLock;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
-use devices::message::{ApicIdentity, ApicMessage, Delivery};
+use devices::message::{ApicMessage, Delivery};
 
 /// A non-maskable interrupt was posted.
 pub const REQUEST_NMI: u32 = 1;
@@ -37,7 +37,6 @@ pub struct VcpuLink {
     startup_vector: AtomicU8,
     /// The 8259 pair drives INTR.
     extint: AtomicBool,
-    identity: SpinLock<ApicIdentity>,
     waker: SpinLock<Option<Waker>>,
     /// Exits so far by [`EXIT_REASONS`](crate::vm::vcpu::EXIT_REASONS). [written by the vCPU]
     pub exits: [AtomicU64; 6],
@@ -50,7 +49,7 @@ pub struct VcpuLink {
 impl VcpuLink {
     /// Makes the link of a vCPU on host CPU `cpu`.
     #[must_use]
-    pub fn new(cpu: u32, identity: ApicIdentity) -> Self {
+    pub fn new(cpu: u32) -> Self {
         Self {
             cpu,
             requests: AtomicU32::new(0),
@@ -58,7 +57,6 @@ impl VcpuLink {
             level: [const { AtomicU64::new(0) }; 4],
             startup_vector: AtomicU8::new(0),
             extint: AtomicBool::new(false),
-            identity: SpinLock::new(ranks::WAKER, identity),
             waker: SpinLock::new(ranks::WAKER, None),
             exits: [const { AtomicU64::new(0) }; 6],
             busy_ticks: AtomicU64::new(0),
@@ -120,17 +118,6 @@ impl VcpuLink {
         if self.extint.swap(level, Ordering::AcqRel) != level && level {
             self.request(REQUEST_EXTINT);
         }
-    }
-
-    /// Returns the APIC's identity.
-    #[must_use]
-    pub fn identity(&self) -> ApicIdentity {
-        *self.identity.lock()
-    }
-
-    /// Publishes the APIC's identity.
-    pub fn set_identity(&self, identity: ApicIdentity) {
-        *self.identity.lock() = identity;
     }
 
     /// Posts a request and makes the vCPU look at it soon.

@@ -1,7 +1,7 @@
 //! One running VM as its vCPUs and tasks share it: RAM, clock, links, the board under its lock, and why it ends.
 
 use crate::memory::ranks;
-use crate::vm::board::Board;
+use crate::vm::board::Routing;
 use crate::vm::clock::VmClock;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::ram::GuestRam;
@@ -10,12 +10,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use api::device::{MachineAction, Width};
 use arch::sync::SpinLock;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::task::Waker;
-use devices::message::{ApicMessage, Delivery, RoundRobin};
+use machine::Chipset;
 
 /// What is known of a fault that ended a VM.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +72,8 @@ pub struct VmShared {
     pub links: Vec<Arc<VcpuLink>>,
     /// Its serial ports' host side.
     pub serial: Serial,
-    pub(super) board: SpinLock<Board>,
+    pub(super) board: SpinLock<Chipset>,
+    pub(super) routing: SpinLock<Routing>,
     paused: AtomicBool,
     has_stop: AtomicBool,
     stop: SpinLock<Option<StopReason>>,
@@ -81,7 +81,6 @@ pub struct VmShared {
     pub(super) board_deadline: AtomicU64,
     /// Wakes the board's task when the deadline moved forward.
     board_waker: SpinLock<Option<Waker>>,
-    lowest: SpinLock<RoundRobin>,
 }
 
 impl VmShared {
@@ -91,7 +90,8 @@ impl VmShared {
         name: String,
         ram: GuestRam,
         links: Vec<Arc<VcpuLink>>,
-        board: Board,
+        board: Chipset,
+        routing: SpinLock<Routing>,
         serial: Serial,
     ) -> Self {
         Self {
@@ -101,12 +101,12 @@ impl VmShared {
             links,
             serial,
             board: SpinLock::new(ranks::CHIPSET, board),
+            routing,
             paused: AtomicBool::new(false),
             has_stop: AtomicBool::new(false),
             stop: SpinLock::new(ranks::WAKER, None),
             board_deadline: AtomicU64::new(u64::MAX),
             board_waker: SpinLock::new(ranks::WAKER, None),
-            lowest: SpinLock::new(ranks::WAKER, RoundRobin::default()),
         }
     }
 
@@ -152,120 +152,6 @@ impl VmShared {
         } else {
             None
         }
-    }
-
-    /// Reads a port of the board.
-    #[must_use]
-    pub fn port_read(&self, port: u16, width: Width) -> u32 {
-        let mut board = self.board.lock();
-        let value = board.port_read(port, width, self);
-        board.settle(self);
-        value
-    }
-
-    /// Writes a port of the board.
-    pub fn port_write(&self, port: u16, width: Width, value: u32) {
-        let mut board = self.board.lock();
-        board.port_write(port, width, value, self);
-        board.settle(self);
-    }
-
-    /// Acknowledges the 8259 pair's interrupt.
-    #[must_use]
-    pub fn pic_ack(&self) -> u8 {
-        let mut board = self.board.lock();
-        let vector = board.pic_ack(self);
-        board.settle(self);
-        vector
-    }
-
-    /// Tells the I/O APIC of an EOI.
-    pub fn end_of_interrupt(&self, vector: u8) {
-        let mut board = self.board.lock();
-        board.end_of_interrupt(vector);
-        board.settle(self);
-    }
-
-    /// Looks at the board again after an APIC changed what it accepts.
-    pub fn identities_changed(&self) {
-        let level = self.links.first().is_some_and(|l| l.extint());
-        if level {
-            self.links
-                .iter()
-                .for_each(|l| l.request(link::REQUEST_EXTINT));
-        }
-    }
-
-    /// Acts on what a device asked of the machine.
-    pub(super) fn act(&self, action: MachineAction) {
-        match action {
-            MachineAction::PowerOff => self.end(StopReason::PowerOff),
-            MachineAction::Reset => self.end(StopReason::Reset),
-            MachineAction::InitCpu => {
-                if let Some(first) = self.links.first() {
-                    first.request(link::REQUEST_INIT);
-                }
-            }
-            MachineAction::Sleep { state } => {
-                crate::warn!(
-                    "VM {}: the guest asked for sleep state S{state}, which is not offered",
-                    self.name
-                );
-            }
-            // The page keeps its frame: what a guest can see of the drop is the loss of cached translations.
-            MachineAction::DropMapping { .. } => {
-                self.links
-                    .iter()
-                    .for_each(|l| l.request(link::REQUEST_FLUSH));
-            }
-            MachineAction::TestExit { value } => self.end(StopReason::TestExit(value)),
-        }
-    }
-
-    /// Delivers a message to the vCPUs that it addresses. `sender` is the vCPU that sent it, none for devices.
-    pub fn send(&self, message: &ApicMessage, sender: Option<u32>) {
-        let addressed = |index: usize| {
-            let identity = self.links[index].identity();
-            let is_sender = sender == Some(index as u32);
-            message.destination.matches(&identity, is_sender) && identity.accepts(message.delivery)
-        };
-        let targets = (0..self.links.len()).filter(|i| addressed(*i));
-        if message.delivery == Delivery::LowestPriority {
-            let chosen = self
-                .lowest
-                .lock()
-                .pick(targets.collect::<Vec<_>>().into_iter());
-            if let Some(index) = chosen {
-                self.links[index].deliver(message);
-            }
-            return;
-        }
-        targets.for_each(|index| self.links[index].deliver(message));
-    }
-
-    /// Runs the board's timers that are due; returns the next one in virtual nanoseconds, `u64::MAX` for none.
-    pub(super) fn run_board_timers(&self) -> u64 {
-        let mut board = self.board.lock();
-        if !self.is_paused() {
-            board.poll(self);
-            board.settle(self);
-        }
-        self.board_deadline.load(Ordering::Acquire)
-    }
-
-    /// Presses the power button.
-    pub fn power_button(&self) {
-        let mut board = self.board.lock();
-        board.power_button(self);
-        board.settle(self);
-    }
-
-    /// Gives bytes to the guest's COM1; returns how many it took.
-    pub fn receive(&self, bytes: &[u8]) -> usize {
-        let mut board = self.board.lock();
-        let taken = board.receive(bytes);
-        board.settle(self);
-        taken
     }
 
     /// Registers the board's task for [`Self::wake_board`].

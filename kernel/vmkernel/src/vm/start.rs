@@ -2,7 +2,7 @@
 
 use crate::exec::{self, Class};
 use crate::memory::{self, KernelFrames};
-use crate::vm::board::Board;
+use crate::vm::board::{self, Routing};
 use crate::vm::link::VcpuLink;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::policy::Policy;
@@ -97,15 +97,17 @@ pub fn power_on(
     }
     let links = lapics
         .iter()
-        .map(|l| Arc::new(VcpuLink::new(place(), l.identity())))
+        .map(|_| Arc::new(VcpuLink::new(place())))
         .collect();
-    let board = Board::new(blueprint);
+    let routing = Routing::new(lapics.iter().map(LocalApic::identity).collect());
+    let board = board::new_chipset(blueprint, &map);
     let serial = Serial::new(blueprint.direct_serial);
     let vm = Arc::new(VmShared::new(
         String::from(blueprint.name),
         ram,
         links,
         board,
+        routing,
         serial,
     ));
     let mut worlds = Vec::new();

@@ -185,7 +185,7 @@ impl VcpuWorld {
     pub(super) fn init(&mut self) {
         self.cpu.reset();
         self.lapic.init();
-        self.link.set_identity(self.lapic.identity());
+        self.vm.set_identity(self.index, self.lapic.identity());
         self.policy.init();
         self.nmi = NmiState::default();
         self.pending_event = spec::svm::Event::default();
@@ -348,9 +348,9 @@ impl VcpuWorld {
     /// Sends a message; the part for this vCPU takes no detour.
     pub(super) fn send(&mut self, message: &devices::message::ApicMessage) {
         self.look_at_interrupts = true;
-        let direct = self.link.identity();
+        let own = self.lapic.identity();
         let alone = message.destination == devices::message::Destination::SelfOnly
-            || (self.vm.links.len() == 1 && message.destination.matches(&direct, true));
+            || (self.vm.links.len() == 1 && message.destination.matches(&own, true));
         if alone && matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) {
             self.lapic.accept(message.vector, message.level);
         } else {
