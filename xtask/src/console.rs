@@ -161,6 +161,11 @@ impl Console {
         }
     }
 
+    /// All output so far.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().text).into_owned()
+    }
+
     /// The last lines of output, each set off by a bar.
     pub(crate) fn tail(&self) -> String {
         let state = self.output.lock();

@@ -13,7 +13,7 @@ use crate::workspace::{FREESTANDING_TARGET, Workspace, write_atomically};
 /// The guests' flags, relative to the root.
 pub(crate) const FLAGS: &str = "tests/guests/guests.toml";
 /// Every guest, in the order of Cargo.toml.
-const NAMES: [&str; 2] = ["demo", "exits"];
+const NAMES: [&str; 5] = ["demo", "exits", "rogue", "fuzz", "compute"];
 
 /// Where a built guest is.
 pub(crate) fn path(workspace: &Workspace, name: &str) -> PathBuf {

@@ -4,13 +4,17 @@
 //! the module of the same name.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod boot_archive;
 mod check;
 mod console;
 mod cpio;
 mod debian;
 mod elf_image;
+mod figures;
+mod gpt;
 mod guests;
+mod image;
 mod initramfs;
 mod kernel;
 mod outer;
@@ -21,6 +25,8 @@ mod script;
 mod size;
 mod standard_vms;
 mod symbols;
+mod test;
+mod test_table;
 mod vm_definition;
 mod workspace;
 
@@ -44,6 +50,12 @@ enum Command {
     Build,
     /// Builds the tiny guests of tests/guests into target/guests.
     BuildGuests,
+    /// Makes target/basalt.iso and target/basalt.img, both bootable by BIOS and UEFI.
+    Image,
+    /// Runs all tests: on this host, of the source, and of Basalt in an emulator.
+    Test(test::Options),
+    /// Measures Basalt, in instructions where they can be counted.
+    Bench(bench::Options),
     /// Checks format, lints, layers, house rules, and that the kernel needs neither std nor a C library.
     Check,
     /// Checks layers.toml against the dependencies; a part of `check`.
@@ -83,6 +95,13 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Image => {
+            let images = image::build(&workspace)?;
+            println!("{}\n{}", images.iso.display(), images.disk.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Test(options) => test::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Check => Ok(check::run(&workspace)),
         Command::Layers => check::run_step(&workspace, "layers").map(|()| ExitCode::SUCCESS),
         Command::Tidy => check::run_step(&workspace, "tidy").map(|()| ExitCode::SUCCESS),

@@ -21,15 +21,46 @@ pub(crate) const CPUS_MAX: u32 = 4;
 /// How often a running QEMU is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A PC that boots a kernel file, Basalt or a guest without it.
+/// The CPU that is emulated: everything that TCG can, and SVM.
+pub(crate) const CPU: &str = "max,+svm";
+/// UEFI firmware and its empty variable store, from Debian's package.
+const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// What a machine boots.
+#[derive(Debug)]
+pub(crate) enum Medium<'a> {
+    /// A file that QEMU itself loads.
+    Kernel {
+        /// Basalt, or a guest without it.
+        file: &'a Path,
+        /// What it gets as its initial RAM disk or modules, in the form of QEMU's `-initrd`.
+        initrd: Option<OsString>,
+        /// Its command line.
+        append: &'a str,
+    },
+    /// A CD by the firmware.
+    Cd(&'a Path),
+    /// A disk by the firmware; nothing is written to it.
+    Disk(&'a Path),
+}
+
+/// Firmware other than QEMU's own SeaBIOS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Firmware {
+    /// OVMF.
+    Uefi,
+}
+
+/// A PC.
 #[derive(Debug)]
 pub(crate) struct Outer<'a> {
-    /// The file that QEMU loads.
-    pub(crate) kernel: &'a Path,
-    /// What the kernel gets as its initial RAM disk or modules, in the form of QEMU's `-initrd`.
-    pub(crate) initrd: Option<OsString>,
-    /// The kernel's command line.
-    pub(crate) append: &'a str,
+    /// What it boots.
+    pub(crate) medium: Medium<'a>,
+    /// `None` for SeaBIOS.
+    pub(crate) firmware: Option<Firmware>,
+    /// Model and features of its CPUs, in QEMU's words.
+    pub(crate) cpu: &'a str,
     /// RAM in MiB; the host backs only what is touched.
     pub(crate) memory_mib: u64,
     /// Number of CPUs.
@@ -42,7 +73,7 @@ impl Outer<'_> {
     /// The command without serial ports: QEMU numbers those in the order of its arguments.
     pub(crate) fn command(&self) -> Command {
         let mut command = bound_to_this_process("qemu-system-x86_64");
-        command.args(["-accel", "tcg", "-cpu", "max,+svm"]);
+        command.args(["-accel", "tcg", "-cpu", self.cpu]);
         command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
         if self.icount {
             command.args(["-icount", "shift=0,sleep=off"]);
@@ -59,14 +90,38 @@ impl Outer<'_> {
             &self.cpus.to_string(),
         ]);
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        command.arg("-kernel").arg(self.kernel);
-        if let Some(initrd) = &self.initrd {
-            command.arg("-initrd").arg(initrd);
+        if self.firmware == Some(Firmware::Uefi) {
+            let code = format!("if=pflash,format=raw,readonly=on,file={UEFI_CODE}");
+            let variables = format!("if=pflash,format=raw,snapshot=on,file={UEFI_VARIABLES}");
+            command.args(["-drive", &code, "-drive", &variables]);
         }
-        if !self.append.is_empty() {
-            command.args(["-append", self.append]);
-        }
+        self.insert_medium(&mut command);
         command
+    }
+
+    fn insert_medium(&self, command: &mut Command) {
+        match &self.medium {
+            Medium::Kernel {
+                file,
+                initrd,
+                append,
+            } => {
+                command.arg("-kernel").arg(file);
+                if let Some(initrd) = initrd {
+                    command.arg("-initrd").arg(initrd);
+                }
+                if !append.is_empty() {
+                    command.args(["-append", append]);
+                }
+            }
+            Medium::Cd(file) => {
+                command.arg("-cdrom").arg(file);
+            }
+            Medium::Disk(file) => {
+                let drive = format!("if=ide,format=raw,snapshot=on,file={}", file.display());
+                command.args(["-drive", &drive]);
+            }
+        }
     }
 }
 

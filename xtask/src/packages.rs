@@ -14,18 +14,38 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::workspace::say;
 
-/// A program that must be on the path, and the package that brings it.
+/// Something that must be there, and the package that brings it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Need {
-    program: &'static str,
+    /// The name of a program on the path, or a file's full path.
+    what: &'static str,
     package: &'static str,
 }
 
+impl Need {
+    /// A program that must be on the path.
+    pub(crate) const fn program(what: &'static str, package: &'static str) -> Self {
+        Self { what, package }
+    }
+
+    /// A file, by its full path.
+    pub(crate) const fn file(what: &'static str, package: &'static str) -> Self {
+        Self { what, package }
+    }
+
+    fn is_met(&self) -> bool {
+        if self.what.starts_with('/') {
+            Path::new(self.what).exists()
+        } else {
+            on_path(self.what)
+        }
+    }
+}
+
 /// The emulator.
-pub(crate) const QEMU: Need = Need {
-    program: "qemu-system-x86_64",
-    package: "qemu-system-x86",
-};
+pub(crate) const QEMU: Need = Need::program("qemu-system-x86_64", "qemu-system-x86");
+/// UEFI firmware for it.
+pub(crate) const OVMF: Need = Need::file("/usr/share/OVMF/OVMF_CODE_4M.fd", "ovmf");
 
 /// Whether a program of that name is on the path.
 pub(crate) fn on_path(program: &str) -> bool {
@@ -37,7 +57,7 @@ pub(crate) fn on_path(program: &str) -> bool {
 pub(crate) fn ensure_installed(needs: &[Need]) -> Result<()> {
     let mut packages: Vec<&str> = needs
         .iter()
-        .filter(|need| !on_path(need.program))
+        .filter(|need| !need.is_met())
         .map(|need| need.package)
         .collect();
     packages.sort_unstable();
@@ -63,10 +83,10 @@ pub(crate) fn ensure_installed(needs: &[Need]) -> Result<()> {
             "apt-get could not install them; try\n  {line}"
         );
     }
-    match needs.iter().find(|need| !on_path(need.program)) {
+    match needs.iter().find(|need| !need.is_met()) {
         None => Ok(()),
-        Some(Need { program, package }) => {
-            bail!("the package {package} is installed and {program} is still missing")
+        Some(Need { what, package }) => {
+            bail!("the package {package} is installed and {what} is still missing")
         }
     }
 }

@@ -13,9 +13,9 @@ use clap::Args;
 
 use crate::console::Console;
 use crate::kernel;
-use crate::outer::{Outer, Running, path_of};
+use crate::outer::{CPU, Medium, Outer, Running, path_of};
 use crate::packages;
-use crate::script::{self, Line};
+use crate::script::{self, Line, Step};
 use crate::standard_vms;
 use crate::workspace::{Workspace, say};
 
@@ -70,18 +70,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     archive
         .write_all(&standard_vms::archive(workspace)?)
         .context("cannot write the boot archive")?;
-    let append = format!("console=serial {}", options.append);
     let outer = Outer {
-        kernel: &image,
-        initrd: Some(path_of(&archive).into()),
-        append: append.trim(),
+        medium: Medium::Kernel {
+            file: &image,
+            initrd: Some(path_of(&archive).into()),
+            append: &options.append,
+        },
+        firmware: None,
+        cpu: CPU,
         memory_mib: options.memory,
         cpus: options.cpus,
         icount: false,
     };
     match lines {
         None => interact(&outer),
-        Some(lines) => perform(&outer, &lines),
+        Some(lines) => {
+            play(&outer, &after_prompt(lines), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -108,8 +114,26 @@ fn interact(outer: &Outer<'_>) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Types the script's lines once the shell is there.
-fn perform(outer: &Outer<'_>, lines: &[Line]) -> Result<ExitCode> {
+/// Puts waiting for the shell's prompt before a script.
+pub(crate) fn after_prompt(mut lines: Vec<Line>) -> Vec<Line> {
+    let prompt = Line {
+        number: 0,
+        text: format!("(waiting for {PROMPT})"),
+        step: Step::Expect {
+            text: PROMPT.to_owned(),
+            within: BOOT_TIME_MAX,
+        },
+    };
+    lines.insert(0, prompt);
+    lines
+}
+
+/// Boots the machine and types a script's lines; returns what it said, which `mirror` sees as it comes.
+pub(crate) fn play(
+    outer: &Outer<'_>,
+    lines: &[Line],
+    mirror: impl Write + Send + 'static,
+) -> Result<String> {
     let mut command = outer.command();
     command.args([
         "-chardev",
@@ -123,15 +147,14 @@ fn perform(outer: &Outer<'_>, lines: &[Line]) -> Result<ExitCode> {
     else {
         bail!("QEMU has no pipes");
     };
-    let mut console = Console::new(input, output, std::io::stdout());
-    if let Err(error) = console.expect(PROMPT, BOOT_TIME_MAX) {
-        bail!(
-            "Basalt did not reach its prompt: {error:#}\n{}",
-            console.tail()
-        );
-    }
+    let mut console = Console::new(input, output, mirror);
     console.perform_all(lines)?;
     // A script may end with `host poweroff`; whatever else runs on is of no use to anyone.
-    running.wait_until(Instant::now() + END_TIME_MAX)?;
-    Ok(ExitCode::SUCCESS)
+    let ends = lines
+        .last()
+        .is_some_and(|line| matches!(line.step, Step::Type(_)));
+    if ends {
+        running.wait_until(Instant::now() + END_TIME_MAX)?;
+    }
+    Ok(console.text())
 }

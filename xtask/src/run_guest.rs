@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 
 use crate::boot_archive::BootArchive;
 use crate::kernel;
-use crate::outer::{CPUS_MAX, OVERHEAD_MIB, Outer, Running, path_of};
+use crate::outer::{CPU, CPUS_MAX, Medium, OVERHEAD_MIB, Outer, Running, path_of};
 use crate::packages;
 use crate::vm_definition::VmDefinition;
 use crate::workspace::Workspace;
@@ -154,9 +154,13 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     // The archive is in memory once as the boot module and once unpacked into the guest.
     let archive_mib = archive_bytes.len() as u64 >> 20;
     let outer = Outer {
-        kernel: &image,
-        initrd: Some(path_of(&archive).into()),
-        append: "mode=run-guest",
+        medium: Medium::Kernel {
+            file: &image,
+            initrd: Some(path_of(&archive).into()),
+            append: "mode=run-guest",
+        },
+        firmware: None,
+        cpu: CPU,
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
         cpus: outer_cpus(options),
         icount: options.icount,
@@ -187,9 +191,13 @@ fn run_bare(options: &Options) -> Result<Verdict> {
     let files = options.initrd.iter().chain(&options.modules);
     let files: Vec<&OsStr> = files.map(|path| path.as_os_str()).collect();
     let outer = Outer {
-        kernel: &options.file,
-        initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
-        append: &options.append,
+        medium: Medium::Kernel {
+            file: &options.file,
+            initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
+            append: &options.append,
+        },
+        firmware: None,
+        cpu: CPU,
         memory_mib: options.memory,
         cpus: outer_cpus(options),
         icount: options.icount,

@@ -23,6 +23,28 @@ pub(crate) fn archive(workspace: &Workspace) -> Result<Vec<u8>> {
     archive.finish()
 }
 
+/// Makes a boot archive with the VM `demo` and further ones for tests: the guest `rogue`, doing what their names say.
+pub(crate) fn demo_archive(workspace: &Workspace, rogues: &[String]) -> Result<Vec<u8>> {
+    let mut archive = BootArchive::new()?;
+    add_demo(&mut archive, workspace)?;
+    if rogues.is_empty() {
+        return archive.finish();
+    }
+    let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
+    for name in rogues {
+        archive.vm(&VmDefinition {
+            name: name.clone(),
+            memory: "64M".to_owned(),
+            cpus: 1,
+            kernel: kernel.clone(),
+            cmdline: name.clone(),
+            serial: "console".to_owned(),
+            ..VmDefinition::default()
+        })?;
+    }
+    archive.finish()
+}
+
 fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {
     guests::build(workspace)?;
     let path = guests::path(workspace, "demo");

@@ -6,6 +6,7 @@
 
 use core::arch::asm;
 use core::arch::x86_64::{__cpuid_count, CpuidResult};
+use core::sync::atomic::AtomicU64;
 
 use crate::interrupts::{self, Fault};
 
@@ -266,4 +267,117 @@ pub fn read8(address: u32) -> u8 {
         asm!("mov {0}, [{1}]", out(reg_byte) value, in(reg) u64::from(address), options(nostack, preserves_flags))
     };
     value
+}
+
+/// Leaves the CPU without handlers: the next exception of any kind is the last.
+pub fn load_empty_interrupt_table() {
+    let pointer = [0u8; 10];
+    // SAFETY: whoever calls this wants the CPU to find no handler.
+    unsafe { asm!("lidt [{}]", in(reg) &pointer, options(nostack, preserves_flags)) };
+}
+
+/// RAM that neither the guest's image nor its loader uses.
+pub fn scratch_memory(address: u32, size: usize) -> &'static mut [u8] {
+    // SAFETY: the first 4 GiB are mapped, guests have more memory than their image and modules need, and each guest
+    // takes its scratch memory once.
+    unsafe { core::slice::from_raw_parts_mut(address as usize as *mut u8, size) }
+}
+
+/// Calls code that may raise any exception and may leave every register changed.
+///
+/// # Errors
+/// The exception that ended it.
+pub fn try_call(address: u64) -> Result<(), Fault> {
+    // SAFETY: an exception resumes at the label, where the stack pointer is taken from a static that the called code
+    // can only reach by chance; a guest that calls random code accepts that.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "mov [rip + {stack}], rsp",
+            "lea {resume}, [rip + 2f]",
+            "mov qword ptr [rip + {place}], {resume}",
+            "call {address}",
+            "2:",
+            "mov rsp, [rip + {stack}]",
+            "cld",
+            "pop rbp",
+            "pop rbx",
+            stack = sym CALL_STACK,
+            resume = out(reg) _,
+            place = sym interrupts::RESUME,
+            address = in(reg) address,
+            out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _, out("r12") _,
+            out("r13") _, out("r14") _, out("r15") _,
+        );
+    }
+    interrupts::take_fault()
+}
+
+/// The stack pointer to go back to from `try_call`.
+static CALL_STACK: AtomicU64 = AtomicU64::new(0);
+
+/// Memory that string instructions read and write.
+static STRING: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+
+/// Reads `count` bytes, at most 128, from an I/O port by one instruction, and forgets them.
+pub fn in_string(port: u16, count: usize) {
+    let count = count.min(size_of_val(&STRING));
+    // SAFETY: the memory is a static of at least that size that nobody reads.
+    unsafe {
+        asm!("rep insb", in("dx") port, inout("rcx") count => _, inout("rdi") STRING.as_ptr() => _, options(nostack))
+    };
+}
+
+/// Writes `count` bytes, at most 128, to an I/O port by one instruction.
+pub fn out_string(port: u16, count: usize) {
+    let count = count.min(size_of_val(&STRING));
+    // SAFETY: the memory is a static of at least that size.
+    unsafe {
+        asm!("rep outsb", in("dx") port, inout("rcx") count => _, inout("rsi") STRING.as_ptr() => _, options(nostack))
+    };
+}
+
+/// How many instructions `access_memory` knows.
+pub const MEMORY_FORMS: u32 = 16;
+
+/// Accesses memory at an address below 4 GiB by the instruction of that number, touching at most 32 bytes.
+pub fn access_memory(form: u32, address: u32, value: u64) {
+    let at = u64::from(address);
+    macro_rules! access {
+        ($instruction:literal) => {
+            // SAFETY: callers name addresses where no memory of this guest is.
+            unsafe {
+                asm!($instruction, at = in(reg) at, inout("rax") value => _, out("rcx") _, out("rdx") _, out("xmm0") _,
+                    options(nostack))
+            }
+        };
+    }
+    match form {
+        0 => access!("mov eax, [{at}]"),
+        1 => access!("mov [{at}], eax"),
+        2 => access!("mov al, [{at}]"),
+        3 => access!("mov [{at}], al"),
+        4 => access!("mov ax, [{at}]"),
+        5 => access!("mov [{at}], ax"),
+        6 => access!("mov rax, [{at}]"),
+        7 => access!("mov [{at}], rax"),
+        8 => access!("movzx eax, byte ptr [{at}]"),
+        9 => access!("movsx rax, word ptr [{at}]"),
+        10 => access!("or dword ptr [{at}], eax"),
+        11 => access!("xchg [{at}], eax"),
+        12 => access!("lock add word ptr [{at}], ax"),
+        13 => access!("movups xmm0, [{at}]"),
+        14 => access!("test byte ptr [{at}], 0x5a"),
+        _ => fill(at, value),
+    }
+}
+
+/// Four stores by one instruction.
+fn fill(at: u64, value: u64) {
+    // SAFETY: as `access_memory`.
+    unsafe {
+        asm!("rep stosd", inout("rdi") at => _, inout("ecx") 4 => _, in("eax") value as u32, options(nostack))
+    };
 }

@@ -7,7 +7,7 @@
     reason = "tables that the CPU reads, and the code it enters through them"
 )]
 
-use core::arch::{asm, global_asm};
+use core::arch::{asm, global_asm, naked_asm};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
@@ -24,6 +24,8 @@ const STATUS_EXCEPTION: u32 = 0x71;
 const STUB_SIZE: u64 = 16;
 /// Selector of the task state segment in the boot GDT.
 const TSS_SELECTOR: u16 = 24;
+/// RFLAGS that survive an exception: arithmetic flags and IF; not the trap flag, nor what else random code sets.
+const FLAGS_KEPT: u64 = 0xad7;
 /// A fault that is present, in the encoding of `LAST_FAULT`.
 const FAULT_PRESENT: u64 = 1 << 63;
 
@@ -33,6 +35,8 @@ pub(crate) static RESUME: AtomicU64 = AtomicU64::new(0);
 static LAST_FAULT: AtomicU64 = AtomicU64::new(0);
 /// How often each vector was entered through the counting handler.
 static COUNTS: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
+/// Interrupts of one APIC vector after which there shall be no more.
+static QUIET_AFTER: AtomicU64 = AtomicU64::new(u64::MAX);
 /// The interrupt descriptor table, two words per gate.
 static IDT: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
 /// The task state segment (APM Vol. 2, 12.2.5) in 32-bit words.
@@ -200,6 +204,23 @@ pub fn set_handler(vector: u8, handler: extern "C" fn()) {
     set_gate(vector, handler as *const () as u64);
 }
 
+/// Copies the descriptors in use to the start of a larger table.
+pub(crate) fn copy_descriptors(table: &[AtomicU64]) {
+    for (from, to) in boot_gdt.iter().zip(table) {
+        to.store(from.load(Relaxed), Relaxed);
+    }
+}
+
+/// Makes non-maskable interrupts do nothing.
+pub fn ignore_nmi() {
+    set_handler(2, return_at_once);
+}
+
+#[unsafe(naked)]
+extern "C" fn return_at_once() {
+    naked_asm!("iretq")
+}
+
 fn set_gate(vector: u8, target: u64) {
     // Present, type 0xe: interrupt gate, through selector 8 and IST1 (APM Vol. 2, 4.8.4).
     let low = target & 0xffff | 8 << 16 | 1 << 32 | 0x8e << 40 | (target >> 16 & 0xffff) << 48;
@@ -224,6 +245,12 @@ fn mask_pics() {
 /// Opens a line of the first 8259.
 pub fn unmask_pic_line(line: u8) {
     cpu::out8(0x21, cpu::in8(0x21) & !(1 << line));
+}
+
+/// Silences the local APIC's timer and the first 8259 once one of the APIC's vectors came so often. Only a handler
+/// can: sources may be so fast that nothing else runs any more.
+pub fn silence_after(interrupts: u64) {
+    QUIET_AFTER.store(interrupts, Relaxed);
 }
 
 /// How often the vector was entered since the start.
@@ -257,6 +284,7 @@ extern "C" fn interrupt_entered(frame: &mut Frame) {
                 let fault = u64::from(vector) << 32 | frame.error_code & 0xffff_ffff;
                 LAST_FAULT.store(FAULT_PRESENT | fault, Relaxed);
                 frame.rip = resume;
+                frame.rflags &= FLAGS_KEPT;
             }
         },
         PIC_VECTOR..APIC_VECTOR => {
@@ -268,6 +296,12 @@ extern "C" fn interrupt_entered(frame: &mut Frame) {
             }
             cpu::out8(0x20, 0x20);
         }
-        APIC_VECTOR.. => lapic::end_of_interrupt(),
+        APIC_VECTOR.. => {
+            if count(vector) >= QUIET_AFTER.load(Relaxed) {
+                lapic::stop_timer();
+                cpu::out8(0x21, 0xff);
+            }
+            lapic::end_of_interrupt();
+        }
     }
 }

@@ -29,6 +29,14 @@ const SPURIOUS_ENABLE: u32 = 0x1ff;
 const COMMAND_SELF: u32 = 0x0004_4000;
 /// Timer entry: TSC-deadline mode.
 const TIMER_DEADLINE: u32 = 2 << 17;
+/// Timer entry: masked.
+const TIMER_MASKED: u32 = 1 << 16;
+/// Timer entry: periodic mode.
+const TIMER_PERIODIC: u32 = 1 << 17;
+/// Initial count and divisor of the timer.
+const TIMER_START: u32 = 0x380;
+const TIMER_DIVIDE: u32 = 0x3e0;
+const DIVIDE_BY_1: u32 = 0xb;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
 /// Interrupts that a bare handler took.
@@ -48,6 +56,23 @@ pub fn enable_x2apic() {
     );
     X2APIC.store(true, Relaxed);
     write(SPURIOUS, SPURIOUS_ENABLE);
+}
+
+/// Interrupts again and again, as fast as the timer can (xAPIC mode).
+pub fn start_periodic_timer(vector: u8) {
+    cpu::write32(XAPIC_BASE + TIMER_DIVIDE, DIVIDE_BY_1);
+    cpu::write32(XAPIC_BASE + TIMER, TIMER_PERIODIC | u32::from(vector));
+    cpu::write32(XAPIC_BASE + TIMER_START, 1);
+}
+
+/// Masks the timer.
+pub(crate) fn stop_timer() {
+    write(TIMER, TIMER_MASKED);
+}
+
+/// Whether a command would reset a CPU or start one at an address (delivery modes INIT and start-up).
+pub fn is_init_or_start(command: u32) -> bool {
+    matches!(command >> 8 & 7, 5 | 6)
 }
 
 fn write(register: u32, value: u32) {

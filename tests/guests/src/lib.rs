@@ -11,7 +11,9 @@ pub mod interrupts;
 pub mod lapic;
 pub mod multiboot;
 pub mod power;
+pub mod random;
 pub mod serial;
+pub mod user;
 
 mod entry;
 mod runtime;

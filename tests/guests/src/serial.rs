@@ -26,7 +26,7 @@ static WRITTEN: AtomicUsize = AtomicUsize::new(0);
 static READ: AtomicUsize = AtomicUsize::new(0);
 
 /// Programs 115200 8N1 with FIFOs and no interrupts.
-pub(crate) fn init() {
+pub fn init() {
     for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 7), (4, 3)] {
         cpu::out8(BASE + register, value);
     }

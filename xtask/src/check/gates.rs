@@ -10,6 +10,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 
 use crate::check::layers::Layers;
+use crate::check::metadata;
 use crate::workspace::{FREESTANDING_TARGET, Workspace};
 
 /// What a freestanding program may take from the toolchain.
@@ -71,12 +72,9 @@ pub(crate) fn no_libc(workspace: &Workspace) -> Result<()> {
 /// Crates that a freestanding image is made of.
 fn freestanding(workspace: &Workspace) -> Result<Vec<String>> {
     let layers = Layers::read(workspace)?;
-    let below = layers
-        .crates
-        .into_iter()
-        .filter(|(_, layer)| layer != HOST)
-        .map(|(name, _)| name);
-    Ok(below.collect())
+    let crates = metadata::crates(workspace)?.into_iter();
+    let names = crates.map(|member| member.name);
+    Ok(names.filter(|name| layers.of(name) != Some(HOST)).collect())
 }
 
 /// Makes a toolchain's library folder with nothing in it but `LIBRARIES`.
