@@ -30,6 +30,17 @@ pub unsafe fn read(hpa: Hpa, buf: &mut [u8]) {
     unsafe { crate::rt::memcpy(buf.as_mut_ptr(), direct(hpa), buf.len()) };
 }
 
+/// Reads an aligned 8-byte number.
+///
+/// # Safety
+/// As for [`read`]; `hpa` is a multiple of 8.
+#[must_use]
+#[inline]
+pub unsafe fn read_u64(hpa: Hpa) -> u64 {
+    // SAFETY: the caller lends the aligned word, which a guest may change at any time: hence volatile.
+    unsafe { direct(hpa).cast::<u64>().read_volatile() }
+}
+
 /// Copies to host-physical memory.
 ///
 /// # Safety

@@ -5,7 +5,7 @@ mod npt;
 mod vcpu;
 
 pub use maps::PermissionMaps;
-pub use npt::{Access, Mapping, NestedTable, PageSize};
+pub use npt::{Access, Mapping, NestedTable, NestedView, PageSize};
 pub use vcpu::{Gpr, Vcpu};
 
 use crate::cpu::{self, cpuid};

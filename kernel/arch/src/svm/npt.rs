@@ -68,6 +68,13 @@ pub struct Mapping {
     pub access: Access,
 }
 
+/// Read access to a nested table without its owner's lock: entries are read as atomics, and the tables above a mapping
+/// stay while the owner exists.
+#[derive(Clone, Copy, Debug)]
+pub struct NestedView {
+    root: Hfn,
+}
+
 /// The nested tables of one VM.
 #[derive(Debug)]
 pub struct NestedTable {
@@ -129,35 +136,10 @@ impl NestedTable {
         true
     }
 
-    /// Finds the mapping of `gpa`.
+    /// Returns a view for look-ups; it must not be used once the table is dismantled.
     #[must_use]
-    pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
-        let mut frame = self.root;
-        if gpa.as_u64() >> 48 != 0 {
-            return None;
-        }
-        for level in (0..4).rev() {
-            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
-                return None;
-            }
-            if level == 0 || value.contains(Pte::PS) {
-                let size = 1_u64 << (12 + 9 * level);
-                let offset = gpa.as_u64() & (size - 1);
-                let hpa = Hpa::new_truncate((value.address() & !(size - 1)) + offset);
-                let access = Access {
-                    write: value.contains(Pte::W),
-                    execute: !value.contains(Pte::NX),
-                };
-                return Some(Mapping {
-                    hpa,
-                    remaining: size - offset,
-                    access,
-                });
-            }
-            frame = Hpa::new_truncate(value.address()).frame();
-        }
-        None
+    pub fn view(&self) -> NestedView {
+        NestedView { root: self.root }
     }
 
     /// Takes the page that maps `gpa` out of the table; returns its first host frame and size. The caller flushes.
@@ -189,6 +171,39 @@ impl NestedTable {
     /// table any more.
     pub fn dismantle(self, frames: &mut impl FrameSource, leaf: &mut dyn FnMut(Hfn, PageSize)) {
         free_level(self.root, 3, frames, leaf);
+    }
+}
+
+impl NestedView {
+    /// Finds the mapping of `gpa`.
+    #[must_use]
+    pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
+        let mut frame = self.root;
+        if gpa.as_u64() >> 48 != 0 {
+            return None;
+        }
+        for level in (0..4).rev() {
+            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
+            if !value.contains(Pte::P) {
+                return None;
+            }
+            if level == 0 || value.contains(Pte::PS) {
+                let size = 1_u64 << (12 + 9 * level);
+                let offset = gpa.as_u64() & (size - 1);
+                let hpa = Hpa::new_truncate((value.address() & !(size - 1)) + offset);
+                let access = Access {
+                    write: value.contains(Pte::W),
+                    execute: !value.contains(Pte::NX),
+                };
+                return Some(Mapping {
+                    hpa,
+                    remaining: size - offset,
+                    access,
+                });
+            }
+            frame = Hpa::new_truncate(value.address()).frame();
+        }
+        None
     }
 }
 

@@ -142,6 +142,9 @@ impl Environment for View<'_> {
     }
 
     fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
+        if let Some(value) = self.vm.ram.read_u64(gpa) {
+            return Ok(value);
+        }
         let mut bytes = [0; 8];
         self.read_phys(gpa, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))

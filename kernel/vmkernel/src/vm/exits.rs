@@ -296,10 +296,13 @@ impl VcpuWorld {
 
     /// Acts on what an APIC access left to do.
     pub(super) fn apply_apic(&mut self, outcome: ApicOutcome) {
+        self.look_at_interrupts = true;
+        // After a plain EOI with nothing waiting, the next entry needs no settling.
+        self.has_work |=
+            !matches!(outcome, ApicOutcome::Eoi { level: false, .. }) || self.lapic.has_requests();
         match outcome {
-            ApicOutcome::None => self.look_at_interrupts = true,
+            ApicOutcome::None => {}
             ApicOutcome::Eoi { vector, level } => {
-                self.look_at_interrupts = true;
                 if level {
                     self.vm.end_of_interrupt(vector);
                 }
@@ -307,12 +310,10 @@ impl VcpuWorld {
             ApicOutcome::Ipi(message) => self.send(&message),
             ApicOutcome::TimerChanged => {
                 self.timer_changed = true;
-                self.look_at_interrupts = true;
             }
             ApicOutcome::Reconfigured => {
                 self.vm.set_identity(self.index, self.lapic.identity());
                 self.timer_changed = true;
-                self.look_at_interrupts = true;
             }
         }
     }

@@ -7,7 +7,7 @@
 use crate::memory::{self, KernelFrames, ranks};
 use addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
 use api::memory::{GuestMemory, MemoryError};
-use arch::svm::{Access, Mapping, NestedTable, PageSize};
+use arch::svm::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::sync::SpinLock;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use loader::RamMap;
 #[derive(Debug)]
 pub struct GuestRam {
     map: RamMap,
-    root: Hpa,
+    view: NestedView,
     /// `None` only while it is dropped.
     nested: SpinLock<Option<NestedTable>>,
     bytes_backed: AtomicU64,
@@ -28,10 +28,10 @@ impl GuestRam {
     #[must_use]
     pub fn new(map: RamMap) -> Option<Self> {
         let nested = NestedTable::new(&mut KernelFrames)?;
-        let root = nested.root();
+        let view = nested.view();
         Some(Self {
             map,
-            root,
+            view,
             nested: SpinLock::new(ranks::NESTED, Some(nested)),
             bytes_backed: AtomicU64::new(0),
         })
@@ -64,12 +64,30 @@ impl GuestRam {
     ///
     /// # Errors
     /// [`MemoryError`].
+    #[inline]
     pub fn back(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
+        match self.view.lookup(gpa) {
+            Some(mapping) => Ok(mapping),
+            None => self.back_now(gpa),
+        }
+    }
+
+    /// Reads an aligned 8-byte number, such as an entry of the guest's page tables; `None` where there is no RAM.
+    #[must_use]
+    #[inline]
+    pub fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        let mapping = self.view.lookup(gpa).filter(|_| gpa.is_aligned(8))?;
+        // SAFETY: the word is RAM behind the guest's address, aligned; it stays while the VM lives.
+        Some(unsafe { arch::physmem::read_u64(mapping.hpa) })
+    }
+
+    #[cold]
+    fn back_now(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
         let mut nested = self.nested.lock();
         let nested = nested
             .as_mut()
             .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
-        if let Some(mapping) = nested.lookup(gpa) {
+        if let Some(mapping) = self.view.lookup(gpa) {
             return Ok(mapping);
         }
         let region = self
@@ -100,7 +118,7 @@ impl GuestRam {
             return Err(exhausted);
         }
         self.bytes_backed.fetch_add(size.bytes(), Ordering::Relaxed);
-        nested.lookup(gpa).ok_or(exhausted)
+        self.view.lookup(gpa).ok_or(exhausted)
     }
 
     /// Returns the contiguous region of RAM that holds `gpa`.
@@ -144,12 +162,6 @@ impl GuestRam {
         // SAFETY: as in `read`; aligned accesses of up to 16 bytes stay inside the page.
         Ok(unsafe { arch::physmem::compare_exchange(mapping.hpa, expected, new) })
     }
-
-    /// Returns the root of the nested table.
-    #[must_use]
-    pub fn root(&self) -> Hpa {
-        self.root
-    }
 }
 
 impl GuestMemory for GuestRam {
@@ -178,7 +190,7 @@ impl GuestMemory for GuestRam {
                 return Err(MemoryError::Unbacked { gpa: at, len: 1 });
             }
             // What has no frame behind it yet reads as zero when it gets one.
-            let mapping = self.with_nested(|n| n.lookup(at)).flatten();
+            let mapping = self.view.lookup(at);
             let page = PAGE_SIZE - at.page_offset();
             let step = mapping.map_or(page, |m| m.remaining).min(len - done);
             if let Some(mapping) = mapping {
