@@ -240,3 +240,65 @@ pub mod efer {
     /// Automatic IBRS.
     pub const AIBRSE: u64 = 1 << 21;
 }
+
+/// Bits of RFLAGS (AMD APM vol. 2, 3.1.6).
+pub mod rflags {
+    /// Carry.
+    pub const CF: u64 = 1 << 0;
+    /// Always one.
+    pub const FIXED: u64 = 1 << 1;
+    /// Parity of the low byte.
+    pub const PF: u64 = 1 << 2;
+    /// Carry out of bit 3.
+    pub const AF: u64 = 1 << 4;
+    /// Zero.
+    pub const ZF: u64 = 1 << 6;
+    /// Sign.
+    pub const SF: u64 = 1 << 7;
+    /// Trap after each instruction.
+    pub const TF: u64 = 1 << 8;
+    /// Interrupts enabled.
+    pub const IF: u64 = 1 << 9;
+    /// String instructions go down.
+    pub const DF: u64 = 1 << 10;
+    /// Signed overflow.
+    pub const OF: u64 = 1 << 11;
+    /// I/O privilege level, two bits.
+    pub const IOPL: u64 = 3 << 12;
+    /// Nested task.
+    pub const NT: u64 = 1 << 14;
+    /// Resume: no instruction breakpoint on the next instruction.
+    pub const RF: u64 = 1 << 16;
+    /// Virtual-8086 mode.
+    pub const VM: u64 = 1 << 17;
+    /// Alignment checks, or access to user pages under SMAP.
+    pub const AC: u64 = 1 << 18;
+    /// Virtual interrupt flag.
+    pub const VIF: u64 = 1 << 19;
+    /// Virtual interrupt pending.
+    pub const VIP: u64 = 1 << 20;
+    /// CPUID is available.
+    pub const ID: u64 = 1 << 21;
+}
+
+/// Exception vectors (AMD APM vol. 2, 8.2).
+pub mod vector {
+    /// Divide error.
+    pub const DE: u8 = 0;
+    /// Debug.
+    pub const DB: u8 = 1;
+    /// Invalid opcode.
+    pub const UD: u8 = 6;
+    /// Device not available.
+    pub const NM: u8 = 7;
+    /// Segment not present.
+    pub const NP: u8 = 11;
+    /// Stack.
+    pub const SS: u8 = 12;
+    /// General protection.
+    pub const GP: u8 = 13;
+    /// Page fault.
+    pub const PF: u8 = 14;
+    /// Alignment check.
+    pub const AC: u8 = 17;
+}

@@ -154,6 +154,50 @@ impl Drop for FpuState {
     }
 }
 
+/// Returns MMX register `index` (0 to 7) of the vCPU whose state is live on this CPU.
+#[must_use]
+pub fn mmx(index: u8) -> u64 {
+    let value;
+    macro_rules! read {
+        ($register:literal) => {
+            // SAFETY: reads a register; the host has no x87 state of its own, and CR0.EM and CR0.TS are clear in it.
+            unsafe { asm!(concat!("movq {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) }
+        };
+    }
+    match index & 7 {
+        0 => read!("mm0"),
+        1 => read!("mm1"),
+        2 => read!("mm2"),
+        3 => read!("mm3"),
+        4 => read!("mm4"),
+        5 => read!("mm5"),
+        6 => read!("mm6"),
+        _ => read!("mm7"),
+    }
+    value
+}
+
+/// Sets MMX register `index` (0 to 7) of the vCPU whose state is live on this CPU; the x87 state becomes that of an MMX
+/// instruction, as it shall.
+pub fn set_mmx(index: u8, value: u64) {
+    macro_rules! write {
+        ($register:literal) => {
+            // SAFETY: as in `mmx`; the compiler keeps nothing in x87 registers on this target.
+            unsafe { asm!(concat!("movq ", $register, ", {}"), in(reg) value, options(nomem, nostack, preserves_flags)) }
+        };
+    }
+    match index & 7 {
+        0 => write!("mm0"),
+        1 => write!("mm1"),
+        2 => write!("mm2"),
+        3 => write!("mm3"),
+        4 => write!("mm4"),
+        5 => write!("mm5"),
+        6 => write!("mm6"),
+        _ => write!("mm7"),
+    }
+}
+
 fn area_size(mask: u64) -> usize {
     let mut size = 576;
     for component in (2..63).filter(|c| mask & 1 << c != 0) {

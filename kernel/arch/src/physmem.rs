@@ -4,6 +4,7 @@
 
 use addr::{Hfn, Hpa, PAGE_SIZE};
 pub use boot::DIRECT_MAP_BASE;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// Returns where the direct map has `hpa`.
 #[must_use]
@@ -36,6 +37,51 @@ pub unsafe fn read(hpa: Hpa, buf: &mut [u8]) {
 pub unsafe fn write(hpa: Hpa, data: &[u8]) {
     // SAFETY: as in `read`.
     unsafe { crate::rt::memcpy(direct(hpa), data.as_ptr(), data.len()) };
+}
+
+/// Replaces `expected` by `new` in one atomic step; tells whether it did. Both have 1, 2, 4, 8 or 16 bytes, and `hpa` is
+/// aligned to that size; for any other size nothing happens and the result is false.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn compare_exchange(hpa: Hpa, expected: &[u8], new: &[u8]) -> bool {
+    let at = direct(hpa);
+    if expected.len() != new.len() || !hpa.is_aligned(new.len().next_power_of_two() as u64) {
+        return false;
+    }
+    macro_rules! exchange {
+        ($atomic:ty, $number:ty) => {{
+            let number = |b: &[u8]| b.try_into().map_or(0, <$number>::from_le_bytes);
+            // SAFETY: the caller lends the aligned range, which others touch only as a guest's memory may be touched.
+            let cell = unsafe { <$atomic>::from_ptr(at.cast()) };
+            cell.compare_exchange(number(expected), number(new), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        }};
+    }
+    match new.len() {
+        1 => exchange!(AtomicU8, u8),
+        2 => exchange!(AtomicU16, u16),
+        4 => exchange!(AtomicU32, u32),
+        8 => exchange!(AtomicU64, u64),
+        16 => {
+            let word = |b: &[u8], i: usize| {
+                b.get(i..i + 8)
+                    .and_then(|b| b.try_into().ok())
+                    .map_or(0, u64::from_le_bytes)
+            };
+            let done: u8;
+            // SAFETY: the caller lends the 16 aligned bytes; every CPU with SVM has CMPXCHG16B.
+            unsafe {
+                core::arch::asm!(
+                    "xchg rbx, {low}", "lock cmpxchg16b [{at}]", "sete {done}", "mov rbx, {low}",
+                    at = in(reg) at, low = inout(reg) word(new, 0) => _, in("rcx") word(new, 8),
+                    inout("rax") word(expected, 0) => _, inout("rdx") word(expected, 8) => _,
+                    done = out(reg_byte) done, options(nostack),
+                );
+            };
+            done != 0
+        }
+        _ => false,
+    }
 }
 
 /// Fills `len` bytes of host-physical memory with zeroes.

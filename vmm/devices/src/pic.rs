@@ -13,6 +13,8 @@ mod tests;
 
 /// Input of the master that the slave drives.
 const CASCADE: u8 = 2;
+/// Input whose vector stands for a request that went away.
+const SPURIOUS: u8 = 7;
 /// Inputs of the master that can be level-triggered: not timer, keyboard and cascade.
 const ELCR_MASTER: u8 = 0xf8;
 /// Inputs of the slave that can be level-triggered: not clock and coprocessor.
@@ -23,6 +25,8 @@ const ELCR_SLAVE: u8 = 0xde;
 pub struct Pic {
     master: Chip,
     slave: Chip,
+    /// The master's INT, kept because every entry of a CPU asks for it.
+    intr: bool,
 }
 
 impl Default for Pic {
@@ -38,6 +42,7 @@ impl Pic {
         Self {
             master: Chip::POWER_ON,
             slave: Chip::POWER_ON,
+            intr: false,
         }
     }
 
@@ -58,21 +63,19 @@ impl Pic {
     /// Drives ISA interrupt `irq`, 0 to 15; 2 is the cascade and has no line.
     pub fn set_line(&mut self, irq: u8, level: bool) {
         match irq {
-            CASCADE => {}
+            CASCADE => return,
             0..=7 => self.master.set_line(irq, level),
-            8..=15 => {
-                self.slave.set_line(irq & 7, level);
-                self.update_cascade();
-            }
-            _ => {}
+            8..=15 => self.slave.set_line(irq & 7, level),
+            _ => return,
         }
+        self.update();
     }
 
     /// Returns the level of INTR: whether a vector can be had from [`Pic::acknowledge`].
     #[inline]
     #[must_use]
-    pub fn intr(&self) -> bool {
-        self.master.request().is_some()
+    pub const fn intr(&self) -> bool {
+        self.intr
     }
 
     /// Tells whether `irq` is masked, 0 to 15.
@@ -85,22 +88,29 @@ impl Pic {
     /// Answers the CPU's interrupt acknowledge with a vector. If the request went away, it is that of the spurious
     /// interrupt, input 7 of the chip that was asked.
     pub fn acknowledge(&mut self) -> u8 {
-        let Some(input) = self.master.request() else {
-            return self.master.vector(7);
+        let vector = match self.master.request() {
+            None => self.master.vector(SPURIOUS),
+            Some(CASCADE) => {
+                self.master.take(CASCADE);
+                self.acknowledge_slave()
+            }
+            Some(input) => {
+                self.master.take(input);
+                self.master.vector(input)
+            }
         };
-        self.master.take(input);
-        if input != CASCADE {
-            return self.master.vector(input);
-        }
-        let vector = match self.slave.request() {
+        self.update();
+        vector
+    }
+
+    fn acknowledge_slave(&mut self) -> u8 {
+        match self.slave.request() {
             Some(input) => {
                 self.slave.take(input);
                 self.slave.vector(input)
             }
-            None => self.slave.vector(7),
-        };
-        self.update_cascade();
-        vector
+            None => self.slave.vector(SPURIOUS),
+        }
     }
 
     /// Reads one of the six ports; others read all ones.
@@ -125,9 +135,12 @@ impl Pic {
         } else {
             &mut self.master
         };
+        let polls = chip.is_polled();
         let value = chip.read_command();
-        // A poll acknowledges, and the slave's INT may fall with it.
-        self.update_cascade();
+        if polls {
+            // A poll acknowledges.
+            self.update();
+        }
         value
     }
 
@@ -145,11 +158,13 @@ impl Pic {
             ELCR_HIGH => self.slave.set_level_triggered(value & ELCR_SLAVE),
             _ => {}
         }
-        self.update_cascade();
+        self.update();
     }
 
-    /// The slave's INT is a level: it stays up for as long as the slave has something to deliver.
-    fn update_cascade(&mut self) {
+    /// Carries the slave's INT to the master and the master's to the CPU. The slave's is a level: it stays up for as
+    /// long as the slave has something to deliver.
+    fn update(&mut self) {
         self.master.set_cascade(self.slave.request().is_some());
+        self.intr = self.master.request().is_some();
     }
 }

@@ -3,8 +3,7 @@
 //! Characters leave at once: the transmitter is always empty and the divisor changes nothing. Line errors and
 //! breaks do not happen, because the wire is a character channel; only the overrun of the loopback path is real.
 
-use crate::uart::saved::UartSaved;
-use api::device::{Cx, Device, Effects, Gsi, PortIo, RestoreError, SavedState};
+use api::device::{Cx, Effects, Gsi, PortIo};
 use bitflags::bitflags;
 
 pub mod saved;
@@ -343,15 +342,19 @@ impl PortIo for Uart {
     fn read_u8(&mut self, offset: u16, cx: &mut Cx<'_>) -> u8 {
         let [divisor_low, divisor_high] = self.divisor.to_le_bytes();
         let value = match offset & 7 {
-            0 if self.divisor_selected() => divisor_low,
+            0 if self.divisor_selected() => return divisor_low,
             0 => self.received.pop().unwrap_or(0),
-            1 if self.divisor_selected() => divisor_high,
-            1 => self.ier.bits(),
+            1 if self.divisor_selected() => return divisor_high,
+            1 => return self.ier.bits(),
             2 => self.read_iir(),
-            3 => self.lcr,
-            4 => self.mcr.bits(),
+            3 => return self.lcr,
+            4 => return self.mcr.bits(),
             5 => {
                 let status = self.line_status();
+                if !self.overrun {
+                    // Drivers poll this register: nothing changes, so nothing is to be updated.
+                    return status.bits();
+                }
                 self.overrun = false;
                 status.bits()
             }
@@ -360,7 +363,7 @@ impl PortIo for Uart {
                 self.msr_delta = Msr::empty();
                 status.bits()
             }
-            _ => self.scratch,
+            _ => return self.scratch,
         };
         self.update_line(cx.effects);
         value
@@ -385,82 +388,5 @@ impl PortIo for Uart {
             _ => self.scratch = value,
         }
         self.update_line(cx.effects);
-    }
-}
-
-impl Device for Uart {
-    type Saved = UartSaved;
-
-    fn reset(&mut self) {
-        *self = Self::new(self.channel, self.line);
-    }
-
-    fn save(&self) -> UartSaved {
-        let Self {
-            channel: _,
-            line: _,
-            ier,
-            fcr,
-            lcr,
-            mcr,
-            msr_delta,
-            scratch,
-            divisor,
-            received: ReceiveFifo { bytes, head, len },
-            overrun,
-            thr_interrupt,
-            line_level,
-        } = self;
-        let mut oldest_first = *bytes;
-        oldest_first.rotate_left(*head % FIFO_LEN);
-        UartSaved {
-            ier: ier.bits(),
-            fcr: fcr.bits(),
-            lcr: *lcr,
-            mcr: mcr.bits(),
-            msr_delta: msr_delta.bits(),
-            scratch: *scratch,
-            divisor: *divisor,
-            received: oldest_first.iter().copied().take(*len).collect(),
-            overrun: *overrun,
-            thr_interrupt: *thr_interrupt,
-            line_level: *line_level,
-        }
-    }
-
-    fn restore(&mut self, saved: UartSaved) -> Result<(), RestoreError> {
-        let bad = |field| RestoreError::Field {
-            kind: UartSaved::KIND,
-            field,
-        };
-        let mut received = ReceiveFifo::default();
-        let fcr = Fcr::from_bits(saved.fcr).ok_or(bad("fcr"))?;
-        let capacity = if fcr.contains(Fcr::ENABLE) {
-            FIFO_LEN
-        } else {
-            1
-        };
-        if saved.received.len() > capacity {
-            return Err(bad("received"));
-        }
-        for &byte in &saved.received {
-            received.push(byte);
-        }
-        *self = Self {
-            channel: self.channel,
-            line: self.line,
-            ier: Ier::from_bits(saved.ier).ok_or(bad("ier"))?,
-            fcr,
-            lcr: saved.lcr,
-            mcr: Mcr::from_bits(saved.mcr).ok_or(bad("mcr"))?,
-            msr_delta: Msr::from_bits(saved.msr_delta).ok_or(bad("msr_delta"))?,
-            scratch: saved.scratch,
-            divisor: saved.divisor,
-            received,
-            overrun: saved.overrun,
-            thr_interrupt: saved.thr_interrupt,
-            line_level: saved.line_level,
-        };
-        Ok(())
     }
 }

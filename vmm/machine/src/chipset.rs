@@ -38,6 +38,8 @@ use devices::uart::Uart;
 
 #[cfg(test)]
 mod fuzz;
+#[cfg(test)]
+mod hostile;
 mod ports;
 pub mod saved;
 #[cfg(test)]
@@ -118,8 +120,10 @@ pub struct Chipset {
     pm_base: Option<u16>,
     intr: bool,
     deadline: Option<VmInstant>,
-    /// Interrupt 0 is masked in both controllers: the 8254 wakes nobody and catches up when a mask is touched.
+    /// Interrupt 0 is masked in both controllers: the 8254 wakes nobody and catches up when somebody could notice.
     timer_masked: bool,
+    /// What the 8254 would have woken for.
+    timer_due: Option<VmInstant>,
 }
 
 impl Chipset {
@@ -147,6 +151,7 @@ impl Chipset {
             intr: false,
             deadline: None,
             timer_masked: false,
+            timer_due: None,
         };
         chipset.derive();
         chipset
@@ -264,6 +269,11 @@ impl Chipset {
         &mut self.fw_cfg
     }
 
+    /// Sets byte `index` of the CMOS memory, 0 to 127, before the guest starts; the clock's registers are left alone.
+    pub fn set_cmos(&mut self, index: u8, value: u8) {
+        self.rtc.set_memory(index, value);
+    }
+
     /// Reads guest-physical memory where a chip may answer, or returns `None` where none does.
     pub fn mmio_read(&mut self, gpa: Gpa, width: Width) -> Option<u64> {
         let address = gpa.as_u64();
@@ -353,9 +363,10 @@ impl Chipset {
     /// register is read.
     #[inline]
     fn catch_up_timer(&mut self, now: VmInstant) {
-        if self.timer_masked {
+        if self.timer_masked && self.timer_due.is_some_and(|due| due <= now) {
             self.pit.poll(now, &mut self.outbox);
             self.carry_lines();
+            self.timer_due = self.pit.next_deadline();
         }
     }
 
@@ -373,11 +384,8 @@ impl Chipset {
     }
 
     fn update_deadline(&mut self) {
-        let timer = if self.timer_masked {
-            None
-        } else {
-            self.pit.next_deadline()
-        };
+        self.timer_due = self.pit.next_deadline();
+        let timer = self.timer_due.filter(|_| !self.timer_masked);
         let deadlines = [timer, self.rtc.next_deadline(), self.pm.next_deadline()];
         let deadline = deadlines.into_iter().flatten().min();
         if deadline != self.deadline {

@@ -176,6 +176,17 @@ impl Vcpu {
         }
     }
 
+    /// Returns the general registers by number; those of RAX and RSP are stale, the VMCB has them.
+    #[must_use]
+    pub fn gprs(&self) -> [u64; 16] {
+        self.gprs
+    }
+
+    /// Sets the general registers but RAX and RSP, which the VMCB has.
+    pub fn set_gprs(&mut self, values: &[u64; 16]) {
+        self.gprs = *values;
+    }
+
     /// Returns an xmm register (0 to 15).
     #[must_use]
     pub fn xmm(&self, index: u8) -> u128 {

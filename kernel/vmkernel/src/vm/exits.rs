@@ -12,6 +12,7 @@ use devices::lapic::ApicOutcome;
 use spec::msr::Msr;
 use spec::svm::{ExitCode, Intercept1, IoInfo, NestedFault};
 use spec::x86::{Exception, Rflags};
+use vcpu::control::XcrFault;
 
 /// Code segment's L bit in the VMCB's attributes.
 const ATTRIBUTE_LONG: u16 = 1 << 9;
@@ -147,7 +148,7 @@ impl VcpuWorld {
     }
 
     #[cold]
-    fn single_step(&mut self) {
+    pub(super) fn single_step(&mut self) {
         self.cpu.vmcb_mut().state.dr6 |= DR6_BS;
         if self.nmi.stepping {
             self.debug_exception();
@@ -194,8 +195,7 @@ impl VcpuWorld {
                 self.cpu.set_gpr(Gpr::RDX, value >> 32);
             })
         } else {
-            let value = self.cpu.gpr(Gpr::RAX) & 0xffff_ffff | self.cpu.gpr(Gpr::RDX) << 32;
-            self.write_msr(msr, value)
+            self.write_msr(msr, self.edx_eax())
         };
         match result {
             Ok(()) => self.advance(2),
@@ -265,20 +265,14 @@ impl VcpuWorld {
     }
 
     fn xsetbv(&mut self) {
-        let (index, low, high) = (
-            self.cpu.gpr(Gpr::RCX),
-            self.cpu.gpr(Gpr::RAX),
-            self.cpu.gpr(Gpr::RDX),
-        );
-        let value = low & 0xffff_ffff | high << 32;
-        let allowed =
-            self.cpu.vmcb().state.cpl == 0 && index as u32 == 0 && self.policy.xcr0_is_valid(value);
-        if allowed {
-            self.set_xcr0(value);
-            self.policy.set_xcr0(value);
-            self.advance(3);
-        } else {
-            self.raise(Exception::GP, Some(0));
+        let index = self.cpu.gpr(Gpr::RCX) as u32;
+        match self.check_xsetbv(index, self.edx_eax()) {
+            Ok(value) => {
+                self.set_xcr0(value);
+                self.advance_over_prefixed(3);
+            }
+            Err(XcrFault::UndefinedOpcode) => self.raise(Exception::UD, None),
+            Err(XcrFault::GeneralProtection(_)) => self.raise(Exception::GP, Some(0)),
         }
     }
 

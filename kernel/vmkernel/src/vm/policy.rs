@@ -9,8 +9,10 @@ use devices::message::ApicMode;
 use spec::msr::Msr;
 use spec::x86::Efer;
 use vcpu::Gp;
-use vcpu::control::{Control, check_xcr0};
-use vcpu::cpuid::{Cpuid, CpuidConfig, CpuidResult, Dynamic, Offer, Topology, TopologyError};
+use vcpu::control::{Control, XcrFault, xsetbv};
+use vcpu::cpuid::{
+    Capabilities, Cpuid, CpuidConfig, CpuidResult, Dynamic, Offer, Topology, TopologyError,
+};
 use vcpu::msr::{Msrs, Now, Read, Register, Write};
 
 /// Width of guest-physical addresses that the nested tables and the loader's memory map can have.
@@ -84,15 +86,16 @@ impl Policy {
         self.cpuid.lookup(leaf, subleaf, &dynamic)
     }
 
-    /// Tells whether XCR0 may take `value`.
+    /// Returns what CPUID allows in control registers and MSRs.
     #[must_use]
-    pub fn xcr0_is_valid(&self, value: u64) -> bool {
-        check_xcr0(value, self.cpuid.capabilities()).is_ok()
+    pub fn capabilities(&self) -> &Capabilities {
+        self.cpuid.capabilities()
     }
 
-    /// Remembers XCR0 for CPUID.
-    pub fn set_xcr0(&mut self, value: u64) {
-        self.xcr0 = value;
+    /// Tells whether CPUID shows 1 GiB pages.
+    #[must_use]
+    pub fn has_page1gb(&self) -> bool {
+        self.cpuid.lookup(0x8000_0001, 0, &Dynamic::default()).edx & 1 << 26 != 0
     }
 
     /// Loads the MSRs that live in the CPU while the guest runs.
@@ -113,6 +116,20 @@ impl VcpuWorld {
             cr4: s.cr4,
             efer: s.efer & !Efer::SVME.bits(),
         }
+    }
+
+    /// Judges XSETBV; returns the value for XCR0.
+    pub(super) fn check_xsetbv(&mut self, index: u32, value: u64) -> Result<u64, XcrFault> {
+        let cpl = self.cpu.vmcb().state.cpl;
+        let value = xsetbv(
+            index,
+            value,
+            &self.control(),
+            cpl,
+            self.policy.capabilities(),
+        )?;
+        self.policy.xcr0 = value;
+        Ok(value)
     }
 
     /// Answers RDMSR.

@@ -130,6 +130,21 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Replaces `expected` by `new` (1, 2, 4, 8 or 16 bytes, aligned) in one atomic step; tells whether it did.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when there is no RAM.
+    pub fn compare_exchange(
+        &self,
+        gpa: Gpa,
+        expected: &[u8],
+        new: &[u8],
+    ) -> Result<bool, MemoryError> {
+        let mapping = self.back(gpa)?;
+        // SAFETY: as in `read`; aligned accesses of up to 16 bytes stay inside the page.
+        Ok(unsafe { arch::physmem::compare_exchange(mapping.hpa, expected, new) })
+    }
+
     /// Returns the root of the nested table.
     #[must_use]
     pub fn root(&self) -> Hpa {

@@ -5,6 +5,7 @@
 
 use crate::exec;
 use crate::timer::{self, Sleep};
+use crate::vm::emulation::Emulation;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::machine::{StopReason, VmShared};
 use alloc::boxed::Box;
@@ -78,7 +79,7 @@ pub struct VcpuWorld {
     pub(super) cpu: Box<Vcpu>,
     pub(super) lapic: LocalApic,
     pub(super) policy: super::policy::Policy,
-    pub(super) emulation: super::emulation::Emulation,
+    pub(super) emulation: Emulation,
     fpu: FpuState,
     debug_registers: [u64; 4],
     identity: u64,
@@ -120,6 +121,7 @@ impl VcpuWorld {
         } else {
             Activity::WaitsForStartup
         };
+        let emulation = Emulation::new(policy.capabilities(), policy.has_page1gb());
         Self {
             vm,
             link,
@@ -127,7 +129,7 @@ impl VcpuWorld {
             cpu: Box::new(cpu),
             lapic,
             policy,
-            emulation: super::emulation::Emulation::default(),
+            emulation,
             fpu: FpuState::new(),
             debug_registers: [0; 4],
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),

@@ -147,6 +147,11 @@ impl Chip {
         self.base | input
     }
 
+    /// Tells whether the next read of the command port acknowledges.
+    pub(super) fn is_polled(&self) -> bool {
+        self.poll
+    }
+
     pub(super) fn read_command(&mut self) -> u8 {
         if core::mem::take(&mut self.poll) {
             return match self.request() {

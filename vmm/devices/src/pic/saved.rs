@@ -56,10 +56,15 @@ impl Device for Pic {
         // Lines are driven from outside; their drivers are reset on their own.
         self.master.lines = master;
         self.slave.lines = slave;
+        self.update();
     }
 
     fn save(&self) -> PicSaved {
-        let Self { master, slave } = self;
+        let Self {
+            master,
+            slave,
+            intr: _,
+        } = self;
         PicSaved {
             master: save_chip(master),
             slave: save_chip(slave),
@@ -69,8 +74,12 @@ impl Device for Pic {
     fn restore(&mut self, saved: PicSaved) -> Result<(), RestoreError> {
         let master = restore_chip(&saved.master, ELCR_MASTER)?;
         let slave = restore_chip(&saved.slave, ELCR_SLAVE)?;
-        *self = Self { master, slave };
-        self.update_cascade();
+        *self = Self {
+            master,
+            slave,
+            intr: false,
+        };
+        self.update();
         Ok(())
     }
 }

@@ -119,6 +119,11 @@ impl Device for Rtc {
         {
             return Err(bad("phase"));
         }
+        // Far outside of the calendar second numbers would wrap, and a deadline could lie in the past for ever.
+        let far = |second: i64| second.unsigned_abs() >= 1 << 62;
+        if far(saved.checked_second) || running.is_some_and(|clock| far(clock.epoch)) {
+            return Err(bad("checked_second"));
+        }
         let [seconds, minutes, hours, weekday, day, month, year, century] = saved.stopped;
         *self = Self {
             index: saved.index,

@@ -17,17 +17,21 @@ const ACTIONS: u32 = 2_000_000;
 const SEED: u64 = 0x00ba_5a17;
 
 /// SplitMix64.
-struct Rng(u64);
+pub(super) struct Rng(u64);
 
 impl Rng {
-    fn next(&mut self) -> u64 {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
@@ -57,8 +61,8 @@ struct Seen {
     polls: u32,
 }
 
-struct Guest {
-    board: Board,
+pub(super) struct Guest {
+    pub(super) board: Board,
     apics: [LocalApic; 2],
     identities: Vec<ApicIdentity>,
     turn: RoundRobin,
@@ -68,7 +72,7 @@ struct Guest {
 }
 
 impl Guest {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let apics = [0, 1].map(|apic_id| {
             LocalApic::new(LapicConfig {
                 apic_id,
@@ -82,7 +86,7 @@ impl Guest {
             identities: apics.iter().map(LocalApic::identity).collect(),
             apics,
             turn: RoundRobin::default(),
-            rng: Rng(SEED),
+            rng: Rng::new(SEED),
             nanos: 0,
             seen: Seen::default(),
         }
@@ -123,7 +127,7 @@ impl Guest {
         ])
     }
 
-    fn act(&mut self) {
+    pub(super) fn act(&mut self) {
         let (port, width, value) = (self.port(), self.width(), self.value());
         let cpu = self.rng.below(2) as usize;
         match self.rng.below(20) {
@@ -327,7 +331,7 @@ impl Guest {
     }
 
     /// Does what the caller of the chipset has to do after each call.
-    fn attend(&mut self) {
+    pub(super) fn attend(&mut self) {
         let attention = self.chipset().take_attention();
         for _ in 0..64 {
             let Some(message) = self.chipset().take_message() else {
@@ -344,7 +348,7 @@ impl Guest {
         }
     }
 
-    fn pass_time(&mut self) {
+    pub(super) fn pass_time(&mut self) {
         let magnitude = self.rng.below(30);
         self.nanos += self.rng.below(1 << magnitude);
         let now = self.now();
@@ -354,7 +358,7 @@ impl Guest {
             self.chipset().poll(now.time);
             self.seen.polls += 1;
             let next = self.chipset().next_deadline();
-            assert!(next.is_none_or(|next| next > now.time));
+            assert!(next.is_none_or(|next| next > now.time), "{next:?}");
         }
     }
 }

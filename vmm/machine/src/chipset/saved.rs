@@ -100,6 +100,7 @@ impl Device for Chipset {
             intr: _,
             deadline: _,
             timer_masked: _,
+            timer_due: _,
         } = self;
         ChipsetSaved {
             pic: pic.save(),
