@@ -232,6 +232,8 @@ pub(crate) fn decode(size: CodeSize, bytes: &[u8]) -> Result<Decoded, DecodeErro
     if instruction.is_invalid() {
         return Err(match decoder.last_error() {
             DecoderError::NoMoreBytes => DecodeError::Incomplete,
+            // Nothing but prefixes in the longest instruction there is: it would go on.
+            _ if instruction.len() == LEN_MAX => DecodeError::Incomplete,
             _ => DecodeError::Invalid,
         });
     }
