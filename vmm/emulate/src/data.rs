@@ -95,10 +95,18 @@ impl<E: Environment> Context<'_, E> {
         let new = self.read_operand(self.decoded.source, width)?;
         let expected = self.registers.read_gpr(RAX) & width.all_ones();
         let destination = self.decoded.destination;
-        // A failed comparison writes the old value back, as the processor does.
-        let old = self.modify(destination, width, self.decoded.has_lock, |old| {
-            (if old == expected { new } else { old }, old)
-        })?;
+        let old = if destination == Operand::Memory {
+            // A failed comparison writes the old value back, as the processor does.
+            self.modify(destination, width, self.decoded.has_lock, |old| {
+                (if old == expected { new } else { old }, old)
+            })?
+        } else {
+            let old = self.read_operand(destination, width)?;
+            if old == expected {
+                self.write_operand(destination, width, new)?;
+            }
+            old
+        };
         let compared = subtract(width, expected, old, 0);
         self.registers.set_flags(STATUS, compared.flags);
         if old != expected {
@@ -269,8 +277,11 @@ impl<E: Environment> Context<'_, E> {
             } else {
                 change(self.read_place(&place, width)?).1
             }
-        } else {
+        } else if is_write {
             self.modify(self.decoded.destination, width, false, change)?
+        } else {
+            // A write would clear the upper half.
+            change(self.read_operand(self.decoded.destination, width)?).1
         };
         self.registers.set_flags(rflags::CF, flags);
         Ok(Flow::Next)
