@@ -53,11 +53,12 @@ pub trait Environment {
         new: &[u8],
     ) -> Result<bool, Unavailable>;
 
-    /// Reads an aligned little-endian word of a page table. Worth overriding: page walks consist of these.
+    /// Reads a little-endian number of 8 bytes, all in one page. Worth overriding: page walks and fetches consist of
+    /// these.
     ///
     /// # Errors
     /// [`Unavailable`] when the host cannot make the access now.
-    fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
+    fn read_u64(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
         let mut bytes = [0; 8];
         self.read_phys(gpa, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))

@@ -6,6 +6,7 @@ use crate::execute::{Abort, Config, Exception, Step};
 use crate::memory::{in_page, linear_bits};
 use crate::registers::{CodeSize, Registers};
 use crate::walk::{Access, Intent, translate};
+use addr::Gpa;
 use api::cpu::{segment, vector};
 
 /// Bytes at RIP.
@@ -20,29 +21,32 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes the bytes that the processor gave, or reads those up to the end of the page.
+    /// Fills an empty window: takes the bytes that the processor gave, or reads those up to the end of the page.
+    #[inline]
     pub(crate) fn fetch<E: Environment>(
+        &mut self,
         env: &mut E,
         registers: &Registers,
         config: &Config,
         size: CodeSize,
         given: &[u8],
-    ) -> Step<Self> {
-        let limit = limit(registers, size)?;
-        let mut window = Self {
-            limit,
-            ..Self::default()
-        };
+    ) -> Step<()> {
+        self.limit = limit(registers, size)?;
         if given.is_empty() {
-            window.read(env, registers, config, size)?;
+            self.read(env, registers, config, size)?;
         } else {
-            let len = given.len().min(limit);
-            window.append(given.get(..len).unwrap_or_default());
+            let mut bytes = [0; 16];
+            let len = given.len().min(self.limit);
+            for (to, from) in bytes.iter_mut().zip(given).take(len) {
+                *to = *from;
+            }
+            self.append(u128::from_le_bytes(bytes), len);
         }
-        Ok(window)
+        Ok(())
     }
 
     /// Reads from the end of the window to the end of the page or the limit.
+    #[inline]
     fn read<E: Environment>(
         &mut self,
         env: &mut E,
@@ -66,24 +70,32 @@ impl Window {
             is_implicit: false,
         };
         let gpa = translate(env, registers, config, linear, access)?;
-        let mut buf = [0; LEN_MAX];
-        let len = in_page(linear).min(self.limit.saturating_sub(self.len));
-        let buf = buf.get_mut(..len).unwrap_or_default();
-        env.read_phys(gpa, buf)?;
-        self.append(buf);
+        let in_page = in_page(linear);
+        if in_page >= 16 && self.len == 0 && self.limit == LEN_MAX {
+            // Two numbers are cheaper than a copy of a length that is known late.
+            let low = env.read_u64(gpa)?;
+            let high = env.read_u64(Gpa::new_truncate(gpa.as_u64().wrapping_add(8)))?;
+            self.bytes = (u128::from(high) << 64 | u128::from(low)) & !(0xff << 120);
+            self.len = LEN_MAX;
+            return Ok(());
+        }
+        let mut bytes = [0; 16];
+        let len = in_page.min(self.limit.saturating_sub(self.len));
+        env.read_phys(gpa, bytes.get_mut(..len).unwrap_or_default())?;
+        self.append(u128::from_le_bytes(bytes), len);
         Ok(())
     }
 
-    fn append(&mut self, bytes: &[u8]) {
-        for byte in bytes.iter().take(LEN_MAX.saturating_sub(self.len)) {
-            let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
-            self.bytes |= u128::from(*byte).wrapping_shl(shift);
-            self.len = self.len.saturating_add(1);
-        }
+    /// Adds `len` bytes, first lowest, zero behind the last.
+    fn append(&mut self, bytes: u128, len: usize) {
+        let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
+        self.bytes |= bytes.wrapping_shl(shift);
+        self.len = self.len.wrapping_add(len);
     }
 }
 
 /// Returns how many bytes lie between RIP and the end of the code segment.
+#[inline]
 fn limit(registers: &Registers, size: CodeSize) -> Step<usize> {
     if size == CodeSize::Bits64 {
         return Ok(LEN_MAX);
@@ -98,6 +110,7 @@ fn limit(registers: &Registers, size: CodeSize) -> Step<usize> {
         .min(LEN_MAX))
 }
 
+#[inline]
 fn is_fetchable(linear: u64, registers: &Registers, size: CodeSize) -> bool {
     let spare = 64u32.wrapping_sub(linear_bits(registers));
     let shifted = linear.wrapping_shl(spare).cast_signed().wrapping_shr(spare);
@@ -105,6 +118,7 @@ fn is_fetchable(linear: u64, registers: &Registers, size: CodeSize) -> bool {
 }
 
 /// Decodes the window, reading on into the next page if it ends too early.
+#[cold]
 pub(crate) fn decode_more<E: Environment>(
     env: &mut E,
     registers: &Registers,

@@ -21,8 +21,9 @@ impl Memory {
 
 impl Environment for Memory {
     fn read_phys(&mut self, gpa: Gpa, buf: &mut [u8]) -> Result<(), Unavailable> {
-        if gpa.as_u64() == CODE {
-            buf.copy_from_slice(&self.code[..buf.len()]);
+        if (CODE..CODE + 16).contains(&gpa.as_u64()) {
+            let at = usize::try_from(gpa.as_u64() - CODE).unwrap();
+            buf.copy_from_slice(&self.code[at..at + buf.len()]);
         } else {
             let len = buf.len();
             buf.copy_from_slice(self.slice(gpa, len));

@@ -48,7 +48,7 @@ pub(crate) struct Machine {
     /// What ports return.
     pub(crate) port_value: u32,
     /// Reads of page-table entries.
-    pub(crate) entry_reads: u32,
+    pub(crate) number_reads: u32,
     /// How many compare-exchanges are still to fail, as if another vCPU interfered.
     pub(crate) losses: u32,
 }
@@ -66,7 +66,7 @@ impl Machine {
             cr8: 0,
             debug: [0; 8],
             port_value: 0,
-            entry_reads: 0,
+            number_reads: 0,
             losses: 0,
         }
     }
@@ -139,8 +139,8 @@ impl Environment for Machine {
         self.write_phys(gpa, new).map(|()| true)
     }
 
-    fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
-        self.entry_reads += 1;
+    fn read_u64(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
+        self.number_reads += 1;
         let mut bytes = [0; 8];
         self.read_phys(gpa, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
