@@ -6,6 +6,7 @@ use crate::execute::{Abort, Config, Exception, Flow, Step};
 use crate::memory::Place;
 use crate::registers::{CodeSize, Registers};
 use addr::Gpa;
+use api::cpu::vector;
 use api::device::Width;
 
 /// An instruction in execution.
@@ -37,6 +38,7 @@ impl<E: Environment> Context<'_, E> {
         match self.decoded.op {
             Op::Mov => self.mov(),
             Op::Unhandled => Err(Abort::Unhandled),
+            Op::Undefined => Err(Exception::plain(vector::UD).into()),
             Op::Nop => Ok(Flow::Next),
             Op::ZeroExtend => self.extend(false),
             Op::SignExtend => self.extend(true),

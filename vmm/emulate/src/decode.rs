@@ -91,6 +91,8 @@ pub(crate) struct VectorMove {
 pub(crate) enum Op {
     #[default]
     Unhandled,
+    /// UD2 and its kin.
+    Undefined,
     Nop,
     Mov,
     ZeroExtend,

@@ -2,7 +2,7 @@
 
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::decode::Decoded;
+use crate::decode::{Decoded, decode};
 use crate::environment::{Environment, Unavailable};
 use crate::fetch::{self, Window};
 use crate::registers::{CodeSize, Registers};
@@ -153,6 +153,14 @@ pub struct Emulator {
 }
 
 impl Emulator {
+    /// Builds the decoder's tables, once for all emulators; else the first instruction pays for it, some three million
+    /// instructions.
+    pub fn prepare() {
+        const NOP: [u8; 1] = [0x90];
+        // Any instruction will do, and this one decodes.
+        let _ = decode(CodeSize::Bits64, &NOP);
+    }
+
     /// Makes an emulator for a processor model.
     #[must_use]
     pub fn new(config: Config) -> Self {
@@ -217,7 +225,14 @@ impl Emulator {
     ) -> Step<Outcome> {
         let Self { config, cache } = self;
         let size = registers.code_size();
-        let decoded = instruction(cache, config, env, registers, (size, hint.bytes), window)?;
+        let code = (size, hint.bytes);
+        let decoded = match instruction(cache, config, env, registers, code, window) {
+            // What the processor executed up to an access is no invalid instruction: the decoder does not know it.
+            Err(Abort::Exception(e)) if e.vector == vector::UD && hint.gpa.is_some() => {
+                return Err(Abort::Unhandled);
+            }
+            result => result?,
+        };
         let traps = registers.rflags & rflags::TF != 0;
         let mut context = Context {
             env,

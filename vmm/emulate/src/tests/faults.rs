@@ -131,6 +131,7 @@ fn invalid_and_overlong_instructions() {
         vector::UD,
         "locked nop"
     );
+    assert_eq!(fault(&mut m, &r, &[0x0f, 0x0b]).vector, vector::UD, "ud2");
     assert_eq!(
         fault(&mut m, &r, &[0x66; 15]).vector,
         vector::GP,

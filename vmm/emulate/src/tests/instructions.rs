@@ -387,3 +387,16 @@ fn what_is_not_emulated_is_returned_with_its_bytes() {
         (vec![0x0f, 0x58, 0x00], 15, before)
     );
 }
+
+#[test]
+fn an_unknown_instruction_that_reached_memory_is_not_invalid() {
+    let (mut m, mut r) = (Machine::new(), long());
+    m.put(CODE, &[0xf0, 0x90]);
+    let mut run = |hint: &Hint<'_>| Emulator::new(CONFIG).run(&mut m, &mut r, hint);
+    assert!(matches!(run(&Hint::default()), Outcome::Exception(e) if e.vector == 6));
+    let hint = Hint {
+        gpa: Gpa::new(DEVICE),
+        ..Hint::default()
+    };
+    assert!(matches!(run(&hint), Outcome::Unhandled { .. }));
+}
