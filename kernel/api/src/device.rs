@@ -5,6 +5,7 @@
 
 use crate::memory::GuestMemory;
 use crate::time::VmInstant;
+use addr::Gpa;
 use thiserror::Error;
 
 /// Everything a device may use during one call; nothing of it is kept.
@@ -38,6 +39,12 @@ pub enum MachineAction {
     Sleep {
         /// 1 to 4.
         state: u8,
+    },
+    /// A test device asks that the guest page of `gpa` loses its second-level mapping, so that the next access to it
+    /// faults and is backed anew with the same contents (`run-guest` only).
+    DropMapping {
+        /// Any address in the page.
+        gpa: Gpa,
     },
     /// A test device ends the run with this status (`run-guest` only).
     TestExit {

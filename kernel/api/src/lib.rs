@@ -10,4 +10,5 @@ pub mod cpu;
 pub mod device;
 pub mod fake;
 pub mod memory;
+pub mod port;
 pub mod time;

@@ -1,2 +1,26 @@
-//! Placeholder.
+//! The hardware layer: CPU, page tables, interrupt entry, APICs, time, starting CPUs, and SVM.
+//!
+//! Mechanism only: no policy, no allocation of its own (callers lend frames), no knowledge of VMs or devices. It is the
+//! only home of assembly in the running kernel.
 #![no_std]
+#![expect(
+    unsafe_code,
+    reason = "privileged instructions, page tables and device registers have no safe form"
+)]
+
+extern crate alloc;
+
+pub mod apic;
+pub mod cpu;
+pub mod fpu;
+pub mod gdt;
+pub mod idt;
+pub mod ioapic;
+pub mod paging;
+pub mod percpu;
+pub mod physmem;
+pub mod rt;
+pub mod smp;
+pub mod svm;
+pub mod sync;
+pub mod time;

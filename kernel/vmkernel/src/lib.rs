@@ -1,2 +1,22 @@
-//! Placeholder.
+//! The running kernel: it owns locks, executors and interrupt routing, and joins the hardware layer with the logic of
+//! the areas. What needs no hardware and no lock belongs below, in the areas' own crates.
 #![no_std]
+
+extern crate alloc;
+
+pub mod console;
+pub mod cpus;
+pub mod exec;
+pub mod fault;
+pub mod firmware;
+pub mod heap;
+pub mod input;
+pub mod log;
+pub mod memory;
+pub mod power;
+pub mod run_guest;
+pub mod shell;
+pub mod startup;
+pub mod symbols;
+pub mod timer;
+pub mod vm;

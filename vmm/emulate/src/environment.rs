@@ -53,15 +53,25 @@ pub trait Environment {
         new: &[u8],
     ) -> Result<bool, Unavailable>;
 
-    /// Reads a little-endian number of 8 bytes, all in one page. Worth overriding: page walks and fetches consist of
-    /// these.
+    /// Reads an aligned little-endian word of a page table. Worth overriding: page walks consist of these.
     ///
     /// # Errors
     /// [`Unavailable`] when the host cannot make the access now.
-    fn read_u64(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
+    fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
         let mut bytes = [0; 8];
         self.read_phys(gpa, &mut bytes)?;
         Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// Reads `len` bytes (at most 16) of code that do not cross a 4 KiB boundary, the first lowest. What lies above them
+    /// in the result is arbitrary. Worth overriding: every emulated instruction needs one.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the host cannot make the access now.
+    fn read_code(&mut self, gpa: Gpa, len: usize) -> Result<u128, Unavailable> {
+        let mut bytes = [0; 16];
+        self.read_phys(gpa, bytes.get_mut(..len).unwrap_or_default())?;
+        Ok(u128::from_le_bytes(bytes))
     }
 
     /// Reads a port (byte, word or double word).

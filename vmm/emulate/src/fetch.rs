@@ -6,7 +6,6 @@ use crate::execute::{Abort, Config, Exception, Step};
 use crate::memory::{in_page, linear_bits};
 use crate::registers::{CodeSize, Registers};
 use crate::walk::{Access, Intent, translate};
-use addr::Gpa;
 use api::cpu::{segment, vector};
 
 /// Bytes at RIP.
@@ -70,27 +69,19 @@ impl Window {
             is_implicit: false,
         };
         let gpa = translate(env, registers, config, linear, access)?;
-        let in_page = in_page(linear);
-        if in_page >= 16 && self.len == 0 && self.limit == LEN_MAX {
-            // Two numbers are cheaper than a copy of a length that is known late.
-            let low = env.read_u64(gpa)?;
-            let high = env.read_u64(Gpa::new_truncate(gpa.as_u64().wrapping_add(8)))?;
-            self.bytes = (u128::from(high) << 64 | u128::from(low)) & !(0xff << 120);
-            self.len = LEN_MAX;
-            return Ok(());
-        }
-        let mut bytes = [0; 16];
-        let len = in_page.min(self.limit.saturating_sub(self.len));
-        env.read_phys(gpa, bytes.get_mut(..len).unwrap_or_default())?;
-        self.append(u128::from_le_bytes(bytes), len);
+        let len = in_page(linear).min(self.limit.saturating_sub(self.len));
+        let bytes = env.read_code(gpa, len)?;
+        self.append(bytes, len);
         Ok(())
     }
 
-    /// Adds `len` bytes, first lowest, zero behind the last.
+    /// Adds the low `len` bytes of `bytes`, as many as a window can hold.
     fn append(&mut self, bytes: u128, len: usize) {
-        let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
-        self.bytes |= bytes.wrapping_shl(shift);
-        self.len = self.len.wrapping_add(len);
+        let bits = |bytes: usize| u32::try_from(bytes).unwrap_or(0).wrapping_mul(8);
+        let len = len.min(LEN_MAX.saturating_sub(self.len));
+        let kept = bytes & !u128::MAX.wrapping_shl(bits(len));
+        self.bytes |= kept.wrapping_shl(bits(self.len));
+        self.len = self.len.saturating_add(len);
     }
 }
 

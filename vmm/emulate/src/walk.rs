@@ -135,7 +135,7 @@ impl Scheme {
     #[inline]
     fn read<E: Environment>(&self, env: &mut E, address: u64) -> Result<u64, Unavailable> {
         if !self.is_narrow() {
-            return env.read_u64(Gpa::new_truncate(address));
+            return env.read_entry(Gpa::new_truncate(address));
         }
         let mut bytes = [0; 4];
         env.read_phys(Gpa::new_truncate(address), &mut bytes)?;
@@ -241,7 +241,7 @@ fn walk_marked<E: Environment>(
     let mut table = registers.cr3 & ADDRESS;
     let entry = loop {
         let address = table | (linear.wrapping_shr(shift) & INDEX_MASK) << 3;
-        let entry = env.read_u64(Gpa::new_truncate(address))?;
+        let entry = env.read_entry(Gpa::new_truncate(address))?;
         if entry & PRESENT == 0 {
             return Ok(None);
         }

@@ -139,7 +139,7 @@ impl Environment for Machine {
         self.write_phys(gpa, new).map(|()| true)
     }
 
-    fn read_u64(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
+    fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
         self.number_reads += 1;
         let mut bytes = [0; 8];
         self.read_phys(gpa, &mut bytes)?;

@@ -1,0 +1,141 @@
+//! Host-physical memory through the direct map: copies, zeroing, and views of page tables.
+//!
+//! Frames that a guest can write are only ever copied in and out; no reference into them is formed.
+
+use addr::{Hfn, Hpa, PAGE_SIZE};
+pub use boot::DIRECT_MAP_BASE;
+use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+/// Returns where the direct map has `hpa`.
+#[must_use]
+pub fn direct(hpa: Hpa) -> *mut u8 {
+    (DIRECT_MAP_BASE + hpa.as_u64()) as *mut u8
+}
+
+/// Where frames for page tables and control blocks come from.
+pub trait FrameSource {
+    /// Takes a frame, its content arbitrary.
+    fn alloc(&mut self) -> Option<Hfn>;
+    /// Gives a frame back.
+    fn free(&mut self, frame: Hfn);
+}
+
+/// Copies from host-physical memory.
+///
+/// # Safety
+/// The range is RAM in the direct map that belongs to the caller: a guest's memory or a buffer of its own.
+pub unsafe fn read(hpa: Hpa, buf: &mut [u8]) {
+    // SAFETY: the caller owns the range; the buffer is a Rust object and so never part of it. A guest may write the
+    // range meanwhile: the copy is done by `rep movs` in assembly, which then yields some mix of old and new bytes.
+    unsafe { crate::rt::memcpy(buf.as_mut_ptr(), direct(hpa), buf.len()) };
+}
+
+/// Reads an aligned 8-byte number.
+///
+/// # Safety
+/// As for [`read`]; `hpa` is a multiple of 8.
+#[must_use]
+#[inline]
+pub unsafe fn read_u64(hpa: Hpa) -> u64 {
+    // SAFETY: the caller lends the aligned word, which a guest may change at any time: hence volatile.
+    unsafe { direct(hpa).cast::<u64>().read_volatile() }
+}
+
+/// Reads 16 bytes, aligned or not.
+///
+/// # Safety
+/// As for [`read`].
+#[must_use]
+#[inline]
+pub unsafe fn read_u128(hpa: Hpa) -> u128 {
+    let at = direct(hpa).cast::<u64>();
+    // SAFETY: the caller lends the 16 bytes; x86 has no alignment rule for this access.
+    let low = unsafe { at.read_unaligned() };
+    // SAFETY: as above.
+    let high = unsafe { at.add(1).read_unaligned() };
+    u128::from(low) | u128::from(high) << 64
+}
+
+/// Copies to host-physical memory.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn write(hpa: Hpa, data: &[u8]) {
+    // SAFETY: as in `read`.
+    unsafe { crate::rt::memcpy(direct(hpa), data.as_ptr(), data.len()) };
+}
+
+/// Replaces `expected` by `new` in one atomic step; tells whether it did. Both have 1, 2, 4, 8 or 16 bytes, and `hpa` is
+/// aligned to that size; for any other size nothing happens and the result is false.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn compare_exchange(hpa: Hpa, expected: &[u8], new: &[u8]) -> bool {
+    let at = direct(hpa);
+    if expected.len() != new.len() || !hpa.is_aligned(new.len().next_power_of_two() as u64) {
+        return false;
+    }
+    macro_rules! exchange {
+        ($atomic:ty, $number:ty) => {{
+            let number = |b: &[u8]| b.try_into().map_or(0, <$number>::from_le_bytes);
+            // SAFETY: the caller lends the aligned range, which others touch only as a guest's memory may be touched.
+            let cell = unsafe { <$atomic>::from_ptr(at.cast()) };
+            cell.compare_exchange(number(expected), number(new), Ordering::AcqRel, Ordering::Acquire).is_ok()
+        }};
+    }
+    match new.len() {
+        1 => exchange!(AtomicU8, u8),
+        2 => exchange!(AtomicU16, u16),
+        4 => exchange!(AtomicU32, u32),
+        8 => exchange!(AtomicU64, u64),
+        16 => {
+            let word = |b: &[u8], i: usize| {
+                b.get(i..i + 8)
+                    .and_then(|b| b.try_into().ok())
+                    .map_or(0, u64::from_le_bytes)
+            };
+            let done: u8;
+            // SAFETY: the caller lends the 16 aligned bytes; every CPU with SVM has CMPXCHG16B.
+            unsafe {
+                core::arch::asm!(
+                    "xchg rbx, {low}", "lock cmpxchg16b [{at}]", "sete {done}", "mov rbx, {low}",
+                    at = in(reg) at, low = inout(reg) word(new, 0) => _, in("rcx") word(new, 8),
+                    inout("rax") word(expected, 0) => _, inout("rdx") word(expected, 8) => _,
+                    done = out(reg_byte) done, options(nostack),
+                );
+            };
+            done != 0
+        }
+        _ => false,
+    }
+}
+
+/// Fills `len` bytes of host-physical memory with zeroes.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn zero(hpa: Hpa, len: usize) {
+    // SAFETY: as in `read`.
+    unsafe { crate::rt::memset(direct(hpa), 0, len) };
+}
+
+/// Zeroes a whole frame.
+///
+/// # Safety
+/// The frame belongs to the caller and nothing refers to its content.
+pub unsafe fn zero_frame(frame: Hfn) {
+    // SAFETY: the caller's promise.
+    unsafe { zero(frame.start(), PAGE_SIZE as usize) };
+}
+
+/// Views a frame as a value of type `T` for ever.
+///
+/// # Safety
+/// The frame (and those that follow, for a larger `T`) is in the direct map, belongs to the caller alone, holds a valid
+/// `T`, and is not given back while the reference lives; `T` needs at most page alignment.
+#[must_use]
+pub unsafe fn frame_as<'a, T>(frame: Hfn) -> &'a mut T {
+    const { assert!(align_of::<T>() <= 4096) };
+    // SAFETY: the caller's promise; the direct map is mapped read-write and page-aligned.
+    unsafe { &mut *direct(frame.start()).cast::<T>() }
+}

@@ -1,0 +1,381 @@
+//! Answers as text for people and as JSON for programs.
+//!
+//! Lines end with a line feed alone; whoever owns the terminal adds what it wants before that.
+
+use crate::definition::VmDefinition;
+use crate::report::{
+    CpuInfo, HostInfo, LogLevel, LogLine, MemoryInfo, Response, StopRecord, TopPage, VcpuDetails,
+    VmDetails, VmState, VmSummary,
+};
+use crate::table::{Align, Table};
+use crate::units::{format_bytes, format_nanos, format_permille};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt::Write;
+use serde::Serialize;
+
+/// Reasons for exits that `vm info` shows per vCPU.
+const REASONS_SHOWN: usize = 8;
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// For people, on any terminal.
+    Plain,
+    /// For people, on a terminal with the colours of ECMA-48.
+    Colour,
+    /// For programs: one line of JSON.
+    Json,
+}
+
+/// Returns an answer as text that ends with a line feed.
+#[must_use]
+pub fn render(response: &Response, style: Style) -> String {
+    if style == Style::Json {
+        return match response {
+            Response::Done(text) => json(&Message { message: text }),
+            Response::Text(text) => json(&Message { message: text }),
+            Response::Vms(vms) => json(vms),
+            Response::Vm(vm) => json(vm),
+            Response::Host(host) => json(host),
+            Response::Cpus(cpus) => json(cpus),
+            Response::Memory(memory) => json(memory),
+            Response::Log(lines) => json(lines),
+            Response::Top(page) => json(page),
+        };
+    }
+    match response {
+        Response::Done(text) => format!("{text}\n"),
+        Response::Text(text) => text.clone(),
+        Response::Vms(vms) => list(vms, style),
+        Response::Vm(vm) => details(vm, style),
+        Response::Host(host) => host_info(host),
+        Response::Cpus(cpus) => cpu_list(cpus),
+        Response::Memory(memory) => memory_info(memory),
+        Response::Log(lines) => log(lines, style),
+        Response::Top(page) => top(page),
+    }
+}
+
+/// Returns an error as text that ends with a line feed.
+#[must_use]
+pub fn render_error(error: &str, style: Style) -> String {
+    match style {
+        Style::Json => json(&Failure { error }),
+        Style::Plain => format!("error: {error}\n"),
+        Style::Colour => format!("{}: {error}\n", RED.paint("error")),
+    }
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Failure<'a> {
+    error: &'a str,
+}
+
+fn json<T: Serialize + ?Sized>(value: &T) -> String {
+    // Only maps with keys that are no strings and failing `Serialize` implementations have no JSON; none is here.
+    let mut text = serde_json::to_string(value)
+        .unwrap_or_else(|_| r#"{"error":"the answer has no JSON form"}"#.to_string());
+    text.push('\n');
+    text
+}
+
+/// A colour of ECMA-48 (8.3.117, select graphic rendition).
+struct Colour(&'static str);
+
+const RED: Colour = Colour("31");
+const GREEN: Colour = Colour("32");
+const YELLOW: Colour = Colour("33");
+
+impl Colour {
+    fn paint(&self, text: &str) -> String {
+        format!("\x1b[{}m{text}\x1b[0m", self.0)
+    }
+}
+
+fn state(state: VmState, style: Style) -> String {
+    let colour = match state {
+        VmState::Running => GREEN,
+        VmState::Paused | VmState::Stopping => YELLOW,
+        VmState::Failed => RED,
+        VmState::Stopped => return state.name().to_string(),
+    };
+    if style == Style::Colour {
+        colour.paint(state.name())
+    } else {
+        state.name().to_string()
+    }
+}
+
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_string())
+}
+
+fn list(vms: &[VmSummary], style: Style) -> String {
+    if vms.is_empty() {
+        return "no VMs; `help vm create` tells how to define one\n".to_string();
+    }
+    let mut table = Table::new(&[
+        ("NAME", Align::Left),
+        ("CPUS", Align::Right),
+        ("MEMORY", Align::Right),
+        ("UPTIME", Align::Right),
+        ("CPU", Align::Right),
+        ("STATE", Align::Left),
+        ("DESCRIPTION", Align::Left),
+    ]);
+    for vm in vms {
+        table.row([
+            vm.name.clone(),
+            vm.vcpus.to_string(),
+            format_bytes(vm.memory_bytes),
+            or_dash(vm.uptime_ns.map(format_nanos)),
+            or_dash(vm.cpu_permille.map(format_permille)),
+            state(vm.state, style),
+            vm.description.clone(),
+        ]);
+    }
+    table.to_text()
+}
+
+/// Names and values below each other; a value may have several lines.
+struct Sheet(Table);
+
+impl Sheet {
+    fn new() -> Self {
+        Self(Table::bare(&[Align::Left, Align::Left]))
+    }
+
+    fn put(&mut self, name: &str, value: impl Into<String>) -> &mut Self {
+        self.0.row([format!("{name}:"), value.into()]);
+        self
+    }
+
+    fn put_given(&mut self, name: &str, value: &str) -> &mut Self {
+        if !value.is_empty() {
+            self.put(name, value);
+        }
+        self
+    }
+}
+
+fn details(vm: &VmDetails, style: Style) -> String {
+    let summary = &vm.summary;
+    let mut sheet = Sheet::new();
+    sheet
+        .put("name", &*summary.name)
+        .put("state", state(summary.state, style))
+        .put_given("description", &summary.description)
+        .put("CPUs", summary.vcpus.to_string())
+        .put(
+            "memory",
+            format!(
+                "{}, {} of it backed",
+                format_bytes(summary.memory_bytes),
+                format_bytes(vm.memory_backed_bytes)
+            ),
+        );
+    if let Some(uptime) = summary.uptime_ns {
+        sheet.put("uptime", format_nanos(uptime));
+    }
+    if let Some(cpu) = summary.cpu_permille {
+        sheet.put("CPU time", format!("{} of a CPU", format_permille(cpu)));
+    }
+    definition(&vm.definition, &mut sheet);
+    let mut text = sheet.0.to_text();
+    if let Some(stop) = &vm.last_stop {
+        text.push('\n');
+        text.push_str(&last_stop(stop));
+    }
+    if !vm.vcpus.is_empty() {
+        text.push('\n');
+        text.push_str(&vcpus(&vm.vcpus));
+    }
+    text
+}
+
+fn definition(definition: &VmDefinition, sheet: &mut Sheet) {
+    sheet.put("kernel", &*definition.kernel);
+    if let Some(initrd) = &definition.initrd {
+        sheet.put("initrd", &**initrd);
+    }
+    sheet
+        .put_given("modules", &definition.modules.join(", "))
+        .put_given("command line", &definition.cmdline)
+        .put("autostart", if definition.autostart { "yes" } else { "no" });
+}
+
+fn last_stop(stop: &StopRecord) -> String {
+    let mut text = format!("last stop: {}\n", stop.reason);
+    let kind = if stop.fault { "fault" } else { "ordinary" };
+    let _ = write!(text, "  {kind}, at {}", format_nanos(stop.at_ns));
+    if let Some(vcpu) = stop.vcpu {
+        let _ = write!(text, ", vCPU {vcpu}");
+    }
+    if let Some(rip) = stop.rip {
+        let _ = write!(text, ", rip {rip:#x}");
+    }
+    text.push('\n');
+    for line in &stop.details {
+        let _ = writeln!(text, "  {line}");
+    }
+    text
+}
+
+fn vcpus(vcpus: &[VcpuDetails]) -> String {
+    let mut table = Table::new(&[
+        ("VCPU", Align::Right),
+        ("STATE", Align::Left),
+        ("CPU TIME", Align::Right),
+        ("RIP", Align::Left),
+        ("EXITS", Align::Right),
+        ("MOSTLY", Align::Left),
+    ]);
+    for vcpu in vcpus {
+        let reasons: Vec<String> = vcpu
+            .exits_by_reason
+            .iter()
+            .take(REASONS_SHOWN)
+            .map(|exit| format!("{} {}", exit.reason, exit.count))
+            .collect();
+        table.row([
+            vcpu.index.to_string(),
+            vcpu.state.clone(),
+            format_nanos(vcpu.cpu_time_ns),
+            format!("{:#x}", vcpu.rip),
+            vcpu.exits.to_string(),
+            reasons.join(", "),
+        ]);
+    }
+    table.to_text()
+}
+
+fn host_info(host: &HostInfo) -> String {
+    let mut sheet = Sheet::new();
+    sheet
+        .put("version", &*host.version)
+        .put("booted by", &*host.boot_protocol)
+        .put("CPU", &*host.cpu_model)
+        .put(
+            "CPUs",
+            format!("{} of {} run", host.cpus_online, host.cpus_present),
+        )
+        .put("TSC", format!("{} kHz", host.tsc_hz.div_euclid(1000)))
+        .put("virtualization", &*host.virtualization)
+        .put(
+            "memory",
+            format!(
+                "{}, {} free",
+                format_bytes(host.memory_total_bytes),
+                format_bytes(host.memory_free_bytes)
+            ),
+        )
+        .put("uptime", format_nanos(host.uptime_ns))
+        .put(
+            "VMs",
+            format!("{}, {} running", host.vms_defined, host.vms_running),
+        );
+    sheet.0.to_text()
+}
+
+fn cpu_list(cpus: &[CpuInfo]) -> String {
+    let mut table = Table::new(&[
+        ("CPU", Align::Right),
+        ("APIC", Align::Right),
+        ("NODE", Align::Right),
+        ("WORLDS", Align::Right),
+        ("BUSY", Align::Right),
+        ("INTERRUPTS", Align::Right),
+        ("EXITS", Align::Right),
+    ]);
+    for cpu in cpus {
+        table.row([
+            cpu.index.to_string(),
+            cpu.apic_id.to_string(),
+            cpu.node.to_string(),
+            cpu.worlds.to_string(),
+            format_permille(cpu.busy_permille),
+            cpu.interrupts.to_string(),
+            cpu.exits.to_string(),
+        ]);
+    }
+    table.to_text()
+}
+
+fn memory_info(memory: &MemoryInfo) -> String {
+    let mut sheet = Sheet::new();
+    sheet
+        .put("total", format_bytes(memory.total_bytes))
+        .put("free", format_bytes(memory.free_bytes))
+        .put("guests", format_bytes(memory.guests_bytes))
+        .put("heap", format_bytes(memory.heap_bytes))
+        .put("kernel", format_bytes(memory.kernel_bytes));
+    for node in &memory.nodes {
+        sheet.put(
+            &format!("node {}", node.node),
+            format!(
+                "{}, {} free",
+                format_bytes(node.total_bytes),
+                format_bytes(node.free_bytes)
+            ),
+        );
+    }
+    sheet.0.to_text()
+}
+
+fn log(lines: &[LogLine], style: Style) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let seconds = line.at_ns.div_euclid(1_000_000_000);
+        let micros = line.at_ns.div_euclid(1000).rem_euclid(1_000_000);
+        let name = format!("{:5}", line.level.name());
+        let level = match line.level {
+            LogLevel::Error if style == Style::Colour => RED.paint(&name),
+            LogLevel::Warn if style == Style::Colour => YELLOW.paint(&name),
+            _ => name,
+        };
+        let _ = writeln!(text, "[{seconds:5}.{micros:06}] {level} {}", line.text);
+    }
+    text
+}
+
+fn top(page: &TopPage) -> String {
+    let cpus: Vec<String> = page
+        .cpus
+        .iter()
+        .map(|cpu| format!("{} {}", cpu.index, format_permille(cpu.busy_permille)))
+        .collect();
+    let mut text = format!(
+        "up {}, CPUs busy over {}: {}\n",
+        format_nanos(page.uptime_ns),
+        format_nanos(page.interval_ns),
+        cpus.join(", ")
+    );
+    let mut table = Table::new(&[
+        ("VM", Align::Left),
+        ("VCPU", Align::Right),
+        ("ON CPU", Align::Right),
+        ("BUSY", Align::Right),
+        ("EXITS/S", Align::Right),
+    ]);
+    for vcpu in &page.vcpus {
+        table.row([
+            vcpu.vm.clone(),
+            vcpu.index.to_string(),
+            vcpu.cpu.to_string(),
+            format_permille(vcpu.busy_permille),
+            vcpu.exits_per_s.to_string(),
+        ]);
+    }
+    text.push_str(&table.to_text());
+    text
+}
+
+#[cfg(test)]
+mod tests;

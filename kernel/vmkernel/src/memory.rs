@@ -1,0 +1,231 @@
+//! Host memory: builds the frame allocator from the loader's map, and hands out frames under a lock.
+#![expect(
+    unsafe_code,
+    reason = "gives the frame allocator its maps, which live in the frames themselves"
+)]
+
+use crate::firmware::Nodes;
+use addr::{Hfn, Hpa, PAGE_SIZE};
+use alloc::vec::Vec;
+use arch::physmem::FrameSource;
+use arch::sync::SpinLock;
+use boot::{BootInfo, MemoryKind};
+use core::ops::Range;
+use mem::{FrameAllocator, MemError, NodeId, SpanMap, Stats, Store};
+use spin::Once;
+
+/// Least RAM that Basalt starts on.
+pub const RAM_MIN_BYTES: u64 = 48 << 20;
+/// Memory below 1 MiB is the firmware's, the trampoline's and the screen's.
+const LOW_MEMORY_END: u64 = 1 << 20;
+
+static FRAMES: Once<SpinLock<FrameAllocator<MapsInPlace>>> = Once::new();
+
+/// The allocator's maps, in the frames that they describe.
+#[derive(Debug)]
+pub struct MapsInPlace(());
+
+impl Store for MapsInPlace {
+    fn map(&mut self, frame: Hfn) -> &mut SpanMap {
+        // SAFETY: the allocator calls this only with frames that it keeps for its maps, all of them RAM in the direct
+        // map; any bytes are a valid `SpanMap`, and `&mut self` makes the access exclusive.
+        unsafe { arch::physmem::frame_as(frame) }
+    }
+}
+
+/// Returns the RAM of the machine, page-aligned, ascending, disjoint, without what is reserved.
+///
+/// # Errors
+/// A text that says what is wrong with the map.
+pub fn usable_ram(boot: &BootInfo) -> Result<Vec<Range<u64>>, &'static str> {
+    const END: u64 = 1 << addr::PHYS_BITS_MAX;
+    let mut ram: Vec<Range<u64>> = Vec::new();
+    for region in boot
+        .regions()
+        .iter()
+        .filter(|r| r.kind == MemoryKind::Usable && r.len > 0)
+    {
+        let end = region
+            .start
+            .checked_add(region.len)
+            .filter(|end| *end <= END);
+        let end =
+            end.ok_or("a region of RAM ends beyond the physical address space")? & !(PAGE_SIZE - 1);
+        let start = region.start.next_multiple_of(PAGE_SIZE);
+        if start < end {
+            ram.push(start..end);
+        }
+    }
+    ram.sort_by_key(|r| r.start);
+    let mut merged: Vec<Range<u64>> = Vec::new();
+    for range in ram {
+        match merged.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => merged.push(range),
+        }
+    }
+    for region in boot
+        .regions()
+        .iter()
+        .filter(|r| r.kind != MemoryKind::Usable && r.len > 0)
+    {
+        let end = region.start.saturating_add(region.len).min(END);
+        let start = region.start.min(END);
+        merged = subtract(
+            merged,
+            &(start & !(PAGE_SIZE - 1)..end.next_multiple_of(PAGE_SIZE)),
+        );
+    }
+    Ok(merged)
+}
+
+/// Cuts `hole` out of `ranges`.
+fn subtract(ranges: Vec<Range<u64>>, hole: &Range<u64>) -> Vec<Range<u64>> {
+    let parts = ranges.into_iter().flat_map(|r| {
+        let below = r.start..r.end.min(hole.start).max(r.start);
+        let above = r.start.max(hole.end).min(r.end)..r.end;
+        [below, above]
+    });
+    parts.filter(|r| r.start < r.end).collect()
+}
+
+/// Starts the frame allocator on `ram` without what is in use: low memory, the image, the boot module.
+pub fn init(ram: &[Range<u64>], boot: &BootInfo, nodes: &Nodes) {
+    let mut free = ram.to_vec();
+    let module = boot
+        .module
+        .map(|(start, len)| start & !(PAGE_SIZE - 1)..(start + len).next_multiple_of(PAGE_SIZE));
+    let used = [
+        Some(0..LOW_MEMORY_END),
+        Some(arch::paging::image_range()),
+        module,
+    ];
+    for hole in used.into_iter().flatten() {
+        free = subtract(free, &hole);
+    }
+    let frames = free
+        .into_iter()
+        .map(|r| r.start / PAGE_SIZE..r.end / PAGE_SIZE)
+        .collect();
+    let node_of = |frame: Hfn| nodes.node_of(frame.start());
+    FRAMES.call_once(|| {
+        SpinLock::new(
+            ranks::FRAMES,
+            FrameAllocator::new(MapsInPlace(()), frames, node_of),
+        )
+    });
+}
+
+/// The order in which the kernel's locks may be taken: a lock only under locks of lower rank.
+pub mod ranks {
+    use arch::sync::Rank;
+
+    /// A VM's record in the inventory.
+    pub const VM: Rank = Rank(10);
+    /// A VM's chipset.
+    pub const CHIPSET: Rank = Rank(20);
+    /// A VM's memory map.
+    pub const NESTED: Rank = Rank(30);
+    /// A VM's serial buffers.
+    pub const SERIAL: Rank = Rank(40);
+    /// A VM's table of APIC identities.
+    pub const ROUTING: Rank = Rank(50);
+    /// A waker's slot.
+    pub const WAKER: Rank = Rank(60);
+    /// A CPU's timers.
+    pub const TIMERS: Rank = Rank(70);
+    /// A CPU's run queue.
+    pub const RUN_QUEUE: Rank = Rank(80);
+    /// The console's devices.
+    pub const CONSOLE: Rank = Rank(90);
+    /// The kernel's address space.
+    pub const SPACE: Rank = Rank(200);
+    /// The frame allocator.
+    pub const FRAMES: Rank = Rank(250);
+}
+
+const _: () = assert!(ranks::FRAMES.0 > ranks::SPACE.0);
+
+fn with<T>(
+    body: impl FnOnce(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemError>,
+) -> Result<T, MemError> {
+    match FRAMES.get() {
+        Some(frames) => body(&mut frames.lock()),
+        None => Err(MemError::Exhausted { frames: 1, free: 0 }),
+    }
+}
+
+/// Returns the memory in numbers.
+#[must_use]
+pub fn stats() -> Stats {
+    FRAMES
+        .get()
+        .map_or_else(Stats::default, |frames| frames.lock().stats())
+}
+
+/// Yields each NUMA node's number, frames and free frames.
+pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
+    let nodes = FRAMES
+        .get()
+        .map_or_else(Vec::new, |frames| frames.lock().nodes());
+    nodes
+        .into_iter()
+        .map(|(node, total, free)| (u32::from(node.0), total, free))
+}
+
+/// Takes a frame of 4 KiB.
+///
+/// # Errors
+/// [`MemError`] when none is left.
+pub fn alloc_frame() -> Result<Hfn, MemError> {
+    with(|f| f.alloc_frame(NodeId(0)))
+}
+
+/// Takes a block of 2 MiB.
+///
+/// # Errors
+/// [`MemError`] when none is left.
+pub fn alloc_2m() -> Result<Hfn, MemError> {
+    with(|f| f.alloc_2m(NodeId(0)))
+}
+
+/// Takes `count` frames in a row, 1 to 64.
+///
+/// # Errors
+/// [`MemError`] when no such run is left.
+pub fn alloc_run(count: u32) -> Result<Hfn, MemError> {
+    with(|f| f.alloc_run(NodeId(0), count))
+}
+
+/// Gives `count` frames back.
+pub fn free(first: Hfn, count: u32) {
+    if let Some(frames) = FRAMES.get() {
+        frames.lock().free(first, count);
+    }
+}
+
+/// The kernel's frames, for page tables and control blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct KernelFrames;
+
+impl FrameSource for KernelFrames {
+    fn alloc(&mut self) -> Option<Hfn> {
+        alloc_frame().ok()
+    }
+
+    fn free(&mut self, frame: Hfn) {
+        free(frame, 1);
+    }
+}
+
+/// Reads RAM that firmware or the boot loader filled; false when the range is not RAM or low memory.
+pub fn read_physical(ram: &[Range<u64>], hpa: Hpa, buf: &mut [u8]) -> bool {
+    let end = hpa.as_u64().saturating_add(buf.len() as u64);
+    let inside = |r: &Range<u64>| r.start <= hpa.as_u64() && end <= r.end;
+    let mapped = ram.iter().any(inside);
+    if mapped {
+        // SAFETY: the range is RAM in the direct map, and only read.
+        unsafe { arch::physmem::read(hpa, buf) };
+    }
+    mapped
+}

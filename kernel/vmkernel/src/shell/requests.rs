@@ -1,0 +1,105 @@
+//! Carrying out requests.
+
+use super::{attach, interrupted_within, print, reports};
+use crate::power;
+use crate::vm::inventory;
+use crate::vm::machine::StopReason;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use control::{Request, Response, Setting, Style, TopOptions, VmAction, render};
+
+/// Carries a request out; `Ok(None)` when it has shown its answer itself.
+///
+/// # Errors
+/// A text that says what to do.
+pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<Response>, String> {
+    let response = match request {
+        Request::Help(words) => Response::Text(control::help(&words).map_err(|e| e.to_string())?),
+        Request::VmCreate(definition) => {
+            let name = definition.name.to_string();
+            inventory::add(*definition)?;
+            Response::Done(format!("VM {name} is defined; `vm start {name}` starts it"))
+        }
+        Request::VmList => Response::Vms(reports::vms()),
+        Request::Vm { name, action } => return act(name.as_str(), action).await,
+        Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
+        Request::HostInfo => Response::Host(reports::host()),
+        Request::HostCpus => Response::Cpus(reports::cpus()),
+        Request::HostMemory => Response::Memory(reports::memory()),
+        Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
+        Request::HostTop(options) => return top(options, style).await,
+        Request::HostReboot => power::reboot(),
+        Request::HostPoweroff => power::power_off(),
+    };
+    Ok(Some(response))
+}
+
+async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
+    let done = |what: &str| Ok(Some(Response::Done(format!("VM {name} {what}"))));
+    match action {
+        VmAction::Info => Ok(Some(Response::Vm(Box::new(reports::vm(name)?)))),
+        VmAction::Start => {
+            inventory::start(name)?;
+            done("started")
+        }
+        VmAction::Stop => {
+            if !inventory::running(name)?.vm.power_button() {
+                return Err(format!(
+                    "the guest does not listen to its power button; `vm kill {name}` ends it"
+                ));
+            }
+            done("was asked to power off")
+        }
+        VmAction::Kill => {
+            inventory::running(name)?.vm.end(StopReason::Killed);
+            done("killed")
+        }
+        VmAction::Pause => match inventory::running(name)?.vm.set_paused(true) {
+            true => done("paused"),
+            false => Err(format!("VM {name} is paused already")),
+        },
+        VmAction::Resume => match inventory::running(name)?.vm.set_paused(false) {
+            true => done("resumed"),
+            false => Err(format!("VM {name} is not paused")),
+        },
+        VmAction::Console => {
+            let running = inventory::running(name)?;
+            attach::attach(name, &running).await?;
+            Ok(None)
+        }
+        VmAction::Delete => {
+            inventory::delete(name)?;
+            done("deleted")
+        }
+    }
+}
+
+fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
+    let running = inventory::with_record(name, |record| {
+        record.definition = record
+            .definition
+            .with(settings)
+            .map_err(|e| e.to_string())?;
+        Ok(record.running.is_some())
+    })?;
+    let when = if running {
+        "; it takes effect at its next start"
+    } else {
+        ""
+    };
+    Ok(Response::Done(format!("VM {name} changed{when}")))
+}
+
+async fn top(options: TopOptions, style: Style) -> Result<Option<Response>, String> {
+    let mut before = reports::Sample::take();
+    for _ in 0..options.count {
+        if interrupted_within(options.interval_ms.saturating_mul(1_000_000)).await {
+            return Ok(None);
+        }
+        let now = reports::Sample::take();
+        print(&render(&Response::Top(now.since(&before)), style));
+        before = now;
+    }
+    Ok(None)
+}

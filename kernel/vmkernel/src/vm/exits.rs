@@ -1,0 +1,320 @@
+//! What each exit means and how it is answered. Short answers first: CPUID, MSRs, ports, the APIC.
+
+use crate::vm::machine::{Fault, StopReason};
+use crate::vm::vcpu::{Activity, Flow, VcpuWorld, yield_wanted};
+use addr::Gpa;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::{format, vec};
+use api::device::Width;
+use arch::svm::Gpr;
+use devices::lapic::ApicOutcome;
+use spec::msr::Msr;
+use spec::svm::{ExitCode, Intercept1, IoInfo, NestedFault};
+use spec::x86::{Exception, Rflags};
+use vcpu::control::XcrFault;
+
+/// Code segment's L bit in the VMCB's attributes.
+const ATTRIBUTE_LONG: u16 = 1 << 9;
+const DR6_BS: u64 = 1 << 14;
+
+impl VcpuWorld {
+    /// Answers the exit that `enter` just returned with.
+    #[inline(always)]
+    pub(super) fn handle_exit(&mut self) -> Flow {
+        match self.cpu.exit_code() {
+            ExitCode::CPUID => self.cpuid(),
+            ExitCode::MSR => self.msr(),
+            ExitCode::IOIO => return self.port(),
+            other => return self.other_exit(other),
+        }
+        Flow::Continue
+    }
+
+    #[inline(never)]
+    fn other_exit(&mut self, code: ExitCode) -> Flow {
+        self.has_work = true;
+        self.count(match code {
+            ExitCode::NPF => 3,
+            ExitCode::HLT => 4,
+            _ => 5,
+        });
+        match code {
+            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => self.keep_interrupted_event(),
+            ExitCode::NPF => return self.nested_fault(),
+            ExitCode::HLT => self.halt(),
+            ExitCode::VINTR => {
+                self.set_window(false);
+                self.look_at_interrupts = true;
+            }
+            other => return self.rare_exit(other),
+        }
+        Flow::Continue
+    }
+
+    #[cold]
+    fn rare_exit(&mut self, code: ExitCode) -> Flow {
+        self.keep_interrupted_event();
+        match code {
+            ExitCode::VMMCALL => {
+                // No hypercall is offered yet: all ones says so, as Hyper-V's and KVM's negative errors do.
+                self.cpu.set_gpr(Gpr::RAX, u64::MAX);
+                self.advance(3);
+            }
+            ExitCode::WRITE_CR8 => return self.write_cr8(),
+            ExitCode::IRET => self.iret(),
+            ExitCode::EXCEPTION_DB => self.debug_exception(),
+            ExitCode::EXCEPTION_AC => self.raise(Exception::AC, Some(0)),
+            ExitCode::PAUSE => {
+                self.advance_over_prefixed(2);
+                if yield_wanted() {
+                    return Flow::Yield;
+                }
+            }
+            ExitCode::XSETBV => self.xsetbv(),
+            ExitCode::WBINVD | ExitCode::INVD => self.advance_over_prefixed(2),
+            ExitCode::RDPMC => self.raise(Exception::GP, Some(0)),
+            ExitCode::VMRUN
+            | ExitCode::VMLOAD
+            | ExitCode::VMSAVE
+            | ExitCode::STGI
+            | ExitCode::CLGI
+            | ExitCode::SKINIT
+            | ExitCode::INVLPGA
+            | ExitCode::RDPRU
+            | ExitCode::RSM
+            | ExitCode::MONITOR
+            | ExitCode::MWAIT
+            | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
+            ExitCode::SHUTDOWN => return self.stop("triple fault"),
+            ExitCode::INIT | ExitCode::FERR_FREEZE => {}
+            ExitCode::INVALID => {
+                return self.stop("the CPU refused the guest's state (invalid VMCB)");
+            }
+            ExitCode(other) => {
+                return self.stop(&format!("exit {other:#x}, which Basalt does not know"));
+            }
+        }
+        if self.triple_fault {
+            self.stop("triple fault")
+        } else {
+            Flow::Continue
+        }
+    }
+
+    /// Ends the VM with a record of where it was.
+    #[cold]
+    pub(super) fn stop(&self, what: &str) -> Flow {
+        let s = &self.cpu.vmcb().state;
+        let c = &self.cpu.vmcb().control;
+        let details = vec![
+            format!(
+                "cs:rip {:#x}:{:#x}, ss:rsp {:#x}:{:#x}, rflags {:#x}",
+                s.cs.selector, s.rip, s.ss.selector, s.rsp, s.rflags
+            ),
+            format!(
+                "cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}",
+                s.cr0, s.cr2, s.cr3, s.cr4, s.efer
+            ),
+            format!(
+                "exit {:#x}, info {:#x} {:#x} {:#x}",
+                c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info
+            ),
+        ];
+        Flow::Stop(StopReason::Fault(Box::new(Fault {
+            what: String::from(what),
+            vcpu: self.index,
+            rip: s.rip,
+            details,
+        })))
+    }
+
+    /// Moves past the intercepted instruction of `len` bytes: RIP, interrupt shadow, single step.
+    #[inline]
+    pub(super) fn advance(&mut self, len: u64) {
+        let rip = self.cpu.vmcb().state.rip.wrapping_add(len);
+        self.advance_to(rip);
+    }
+
+    #[inline]
+    pub(super) fn advance_to(&mut self, rip: u64) {
+        let vmcb = self.cpu.vmcb_mut();
+        let wide = vmcb.state.cs.attributes & ATTRIBUTE_LONG != 0;
+        vmcb.state.rip = if wide { rip } else { rip & 0xffff_ffff };
+        vmcb.control.interrupt_state = 0;
+        if vmcb.state.rflags & Rflags::TF.bits() != 0 {
+            self.single_step();
+        }
+    }
+
+    #[cold]
+    pub(super) fn single_step(&mut self) {
+        self.cpu.vmcb_mut().state.dr6 |= DR6_BS;
+        if self.nmi.stepping {
+            self.debug_exception();
+        } else {
+            self.raise(Exception::DB, None);
+        }
+    }
+
+    /// Moves past an instruction of `len` bytes that may carry prefixes.
+    fn advance_over_prefixed(&mut self, len: u64) {
+        match self.next_rip() {
+            Some(rip) => self.advance_to(rip),
+            None => self.advance(len),
+        }
+    }
+
+    /// Counts an exit under reason `index` of `EXIT_REASONS`.
+    #[inline]
+    fn count(&mut self, index: usize) {
+        self.exits[index] = self.exits[index].wrapping_add(1);
+    }
+
+    #[inline]
+    fn cpuid(&mut self) {
+        self.count(0);
+        let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
+        let r = self
+            .policy
+            .cpuid(leaf, subleaf, self.cpu.vmcb().state.cr4, &self.lapic);
+        self.cpu.set_gpr(Gpr::RAX, u64::from(r.eax));
+        self.cpu.set_gpr(Gpr::RBX, u64::from(r.ebx));
+        self.cpu.set_gpr(Gpr::RCX, u64::from(r.ecx));
+        self.cpu.set_gpr(Gpr::RDX, u64::from(r.edx));
+        self.advance(2);
+    }
+
+    #[inline]
+    fn msr(&mut self) {
+        self.count(1);
+        let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
+        let result = if self.cpu.vmcb().control.exit_info1 == 0 {
+            self.read_msr(msr).map(|value| {
+                self.cpu.set_gpr(Gpr::RAX, value & 0xffff_ffff);
+                self.cpu.set_gpr(Gpr::RDX, value >> 32);
+            })
+        } else {
+            self.write_msr(msr, self.edx_eax())
+        };
+        match result {
+            Ok(()) => self.advance(2),
+            Err(_) => self.raise(Exception::GP, Some(0)),
+        }
+    }
+
+    #[inline]
+    fn port(&mut self) -> Flow {
+        self.count(2);
+        let info = IoInfo(self.cpu.vmcb().control.exit_info1);
+        let next = self.cpu.vmcb().control.exit_info2;
+        if info.is_string() {
+            return self.emulate(None);
+        }
+        let width = match info.size_bytes() {
+            1 => Width::Byte,
+            2 => Width::Word,
+            _ => Width::Dword,
+        };
+        let rax = self.cpu.gpr(Gpr::RAX);
+        if info.is_input() {
+            let value = u64::from(self.vm.port_read(info.port(), width));
+            let value = match width {
+                Width::Byte => rax & !0xff | value & 0xff,
+                Width::Word => rax & !0xffff | value & 0xffff,
+                _ => value,
+            };
+            self.cpu.set_gpr(Gpr::RAX, value);
+        } else {
+            self.vm
+                .port_write(info.port(), width, (rax & width.all_ones()) as u32);
+        }
+        self.advance_to(next);
+        self.after_device()
+    }
+
+    /// Looks whether a device access ended the VM.
+    pub(super) fn after_device(&mut self) -> Flow {
+        match self.vm.take_stop() {
+            Some(reason) => Flow::Stop(reason),
+            None => Flow::Continue,
+        }
+    }
+
+    fn halt(&mut self) {
+        self.advance(1);
+        self.activity = Activity::Halted;
+        self.look_at_interrupts = true;
+    }
+
+    fn iret(&mut self) {
+        self.cpu.vmcb_mut().control.intercept1 &= !Intercept1::IRET.bits();
+        self.nmi.iret_at = Some(self.cpu.vmcb().state.rip);
+    }
+
+    fn debug_exception(&mut self) {
+        if self.nmi.stepping {
+            self.nmi.stepping = false;
+            let state = &mut self.cpu.vmcb_mut().state;
+            state.rflags &= !(Rflags::TF | Rflags::RF).bits();
+            state.dr6 &= !DR6_BS;
+            self.end_nmi_service();
+            return;
+        }
+        self.raise(Exception::DB, None);
+    }
+
+    fn xsetbv(&mut self) {
+        let index = self.cpu.gpr(Gpr::RCX) as u32;
+        match self.check_xsetbv(index, self.edx_eax()) {
+            Ok(value) => {
+                self.set_xcr0(value);
+                self.advance_over_prefixed(3);
+            }
+            Err(XcrFault::UndefinedOpcode) => self.raise(Exception::UD, None),
+            Err(XcrFault::GeneralProtection(_)) => self.raise(Exception::GP, Some(0)),
+        }
+    }
+
+    fn nested_fault(&mut self) -> Flow {
+        self.keep_interrupted_event();
+        let gpa = Gpa::new_truncate(self.cpu.vmcb().control.exit_info2);
+        let fault = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
+        if self.vm.ram.is_ram(gpa) {
+            return match self.vm.ram.back(gpa) {
+                Ok(_) => Flow::Continue,
+                Err(error) => self.stop(&format!("{error}")),
+            };
+        }
+        if fault.contains(NestedFault::FETCH) || fault.contains(NestedFault::TABLE_WALK) {
+            return self.stop(&format!(
+                "instruction fetch or page table at {gpa}, where there is no memory"
+            ));
+        }
+        self.emulate(Some(gpa))
+    }
+
+    /// Acts on what an APIC access left to do.
+    pub(super) fn apply_apic(&mut self, outcome: ApicOutcome) {
+        self.look_at_interrupts = true;
+        // After a plain EOI with nothing waiting, the next entry needs no settling.
+        self.has_work |=
+            !matches!(outcome, ApicOutcome::Eoi { level: false, .. }) || self.lapic.has_requests();
+        match outcome {
+            ApicOutcome::None => {}
+            ApicOutcome::Eoi { vector, level } => {
+                if level {
+                    self.vm.end_of_interrupt(vector);
+                }
+            }
+            ApicOutcome::Ipi(message) => self.send(&message),
+            ApicOutcome::TimerChanged => {
+                self.timer_changed = true;
+            }
+            ApicOutcome::Reconfigured => {
+                self.vm.set_identity(self.index, self.lapic.identity());
+                self.timer_changed = true;
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! What others may do to a vCPU while it runs or waits: post interrupts, ask it to stop, know its APIC's identity.
+//!
+//! Posting takes no lock but the waker's slot; the vCPU takes what was posted before its next entry.
+
+use crate::exec;
+use crate::memory::ranks;
+use arch::sync::SpinLock;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::task::Waker;
+use devices::message::{ApicMessage, Delivery};
+
+/// A non-maskable interrupt was posted.
+pub const REQUEST_NMI: u32 = 1;
+/// An INIT was posted.
+pub const REQUEST_INIT: u32 = 1 << 1;
+/// A startup IPI was posted; its vector is in [`VcpuLink::startup_vector`].
+pub const REQUEST_STARTUP: u32 = 1 << 2;
+/// Vectors were posted.
+pub const REQUEST_VECTORS: u32 = 1 << 3;
+/// The INTR line of the interrupt controllers changed.
+pub const REQUEST_EXTINT: u32 = 1 << 4;
+/// The vCPU shall end.
+pub const REQUEST_END: u32 = 1 << 5;
+/// The vCPU shall look at the VM's pause flag.
+pub const REQUEST_PAUSE: u32 = 1 << 6;
+/// The nested tables lost mappings: flush.
+pub const REQUEST_FLUSH: u32 = 1 << 7;
+
+/// The shared side of one vCPU.
+#[derive(Debug)]
+pub struct VcpuLink {
+    /// Host CPU that it runs on. [const after init]
+    cpu: u32,
+    requests: AtomicU32,
+    vectors: [AtomicU64; 4],
+    level: [AtomicU64; 4],
+    startup_vector: AtomicU8,
+    /// The 8259 pair drives INTR.
+    extint: AtomicBool,
+    waker: SpinLock<Option<Waker>>,
+    /// Exits so far by [`EXIT_REASONS`](crate::vm::vcpu::EXIT_REASONS). [written by the vCPU]
+    pub exits: [AtomicU64; 6],
+    /// TSC ticks spent in the guest and on its behalf. [written by the vCPU]
+    pub busy_ticks: AtomicU64,
+    /// RIP at the last look. [written by the vCPU]
+    pub rip: AtomicU64,
+}
+
+impl VcpuLink {
+    /// Makes the link of a vCPU on host CPU `cpu`.
+    #[must_use]
+    pub fn new(cpu: u32) -> Self {
+        Self {
+            cpu,
+            requests: AtomicU32::new(0),
+            vectors: [const { AtomicU64::new(0) }; 4],
+            level: [const { AtomicU64::new(0) }; 4],
+            startup_vector: AtomicU8::new(0),
+            extint: AtomicBool::new(false),
+            waker: SpinLock::new(ranks::WAKER, None),
+            exits: [const { AtomicU64::new(0) }; 6],
+            busy_ticks: AtomicU64::new(0),
+            rip: AtomicU64::new(0),
+        }
+    }
+
+    /// Returns the host CPU.
+    #[must_use]
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// Tells whether anything was posted.
+    #[must_use]
+    #[inline]
+    pub fn has_requests(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns all exits so far.
+    #[must_use]
+    pub fn exits_total(&self) -> u64 {
+        self.exits.iter().map(|c| c.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Takes what was posted: an OR of the `REQUEST_` bits.
+    pub fn take_requests(&self) -> u32 {
+        self.requests.swap(0, Ordering::AcqRel)
+    }
+
+    /// Takes the posted vectors; `accept` gets each with its trigger mode.
+    pub fn take_vectors(&self, mut accept: impl FnMut(u8, bool)) {
+        for (index, word) in self.vectors.iter().enumerate() {
+            let mut bits = word.swap(0, Ordering::AcqRel);
+            let level = self.level[index].load(Ordering::Relaxed);
+            while bits != 0 {
+                let bit = bits.trailing_zeros();
+                bits &= bits - 1;
+                accept((index as u32 * 64 + bit) as u8, level >> bit & 1 != 0);
+            }
+        }
+    }
+
+    /// Returns the vector of the last startup IPI.
+    #[must_use]
+    pub fn startup_vector(&self) -> u8 {
+        self.startup_vector.load(Ordering::Acquire)
+    }
+
+    /// Tells whether the 8259 pair drives INTR.
+    #[must_use]
+    pub fn extint(&self) -> bool {
+        self.extint.load(Ordering::Acquire)
+    }
+
+    /// Sets the INTR line.
+    pub fn set_extint(&self, level: bool) {
+        if self.extint.swap(level, Ordering::AcqRel) != level && level {
+            self.request(REQUEST_EXTINT);
+        }
+    }
+
+    /// Posts a request and makes the vCPU look at it soon.
+    pub fn request(&self, bits: u32) {
+        if self.requests.fetch_or(bits, Ordering::AcqRel) & bits != bits {
+            self.wake();
+        }
+    }
+
+    /// Delivers a message that addresses this vCPU.
+    pub fn deliver(&self, message: &ApicMessage) {
+        match message.delivery {
+            Delivery::Fixed | Delivery::LowestPriority => {
+                let (word, bit) = (
+                    usize::from(message.vector) / 64,
+                    1_u64 << (message.vector % 64),
+                );
+                if message.level {
+                    self.level[word].fetch_or(bit, Ordering::Relaxed);
+                } else {
+                    self.level[word].fetch_and(!bit, Ordering::Relaxed);
+                }
+                self.vectors[word].fetch_or(bit, Ordering::Release);
+                self.request(REQUEST_VECTORS);
+            }
+            Delivery::Nmi => self.request(REQUEST_NMI),
+            Delivery::Init => self.request(REQUEST_INIT),
+            Delivery::Startup => {
+                self.startup_vector.store(message.vector, Ordering::Release);
+                self.request(REQUEST_STARTUP);
+            }
+            Delivery::ExtInt => self.request(REQUEST_EXTINT),
+            // Guests see no system-management mode.
+            Delivery::Smi => {}
+        }
+    }
+
+    /// Registers who is woken by the next request; the caller looks at the requests once more afterwards.
+    pub fn set_waker(&self, waker: &Waker) {
+        *self.waker.lock() = Some(waker.clone());
+    }
+
+    fn wake(&self) {
+        let waker = self.waker.lock().take();
+        match waker {
+            Some(waker) => waker.wake(),
+            None => exec::poke(self.cpu),
+        }
+    }
+}

@@ -1,0 +1,15 @@
+//! Virtual machines: their memory, their vCPUs' run loops, their board of devices, and the inventory of all of them.
+
+pub mod board;
+pub mod clock;
+mod emulation;
+mod events;
+mod exits;
+pub mod inventory;
+pub mod link;
+pub mod machine;
+pub mod policy;
+pub mod ram;
+pub mod serial;
+pub mod start;
+pub mod vcpu;

@@ -1,0 +1,226 @@
+//! A VM's RAM: host frames behind a nested page table, given on first touch, 2 MiB at a time where that fits.
+#![expect(
+    unsafe_code,
+    reason = "copies to and from frames that belong to the guest"
+)]
+
+use crate::memory::{self, KernelFrames, ranks};
+use addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
+use api::memory::{GuestMemory, MemoryError};
+use arch::svm::{Access, Mapping, NestedTable, NestedView, PageSize};
+use arch::sync::SpinLock;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering};
+use loader::RamMap;
+
+/// RAM of one VM.
+#[derive(Debug)]
+pub struct GuestRam {
+    map: RamMap,
+    view: NestedView,
+    /// `None` only while it is dropped.
+    nested: SpinLock<Option<NestedTable>>,
+    bytes_backed: AtomicU64,
+}
+
+impl GuestRam {
+    /// Makes RAM as `map` lays it out, with nothing behind it yet. `None` without a free frame.
+    #[must_use]
+    pub fn new(map: RamMap) -> Option<Self> {
+        let nested = NestedTable::new(&mut KernelFrames)?;
+        let view = nested.view();
+        Some(Self {
+            map,
+            view,
+            nested: SpinLock::new(ranks::NESTED, Some(nested)),
+            bytes_backed: AtomicU64::new(0),
+        })
+    }
+
+    /// Returns the layout.
+    #[must_use]
+    pub fn map(&self) -> &RamMap {
+        &self.map
+    }
+
+    /// Returns the bytes of host memory behind the guest's RAM so far.
+    #[must_use]
+    pub fn bytes_backed(&self) -> u64 {
+        self.bytes_backed.load(Ordering::Relaxed)
+    }
+
+    /// Runs `body` with the nested table.
+    pub fn with_nested<T>(&self, body: impl FnOnce(&mut NestedTable) -> T) -> Option<T> {
+        self.nested.lock().as_mut().map(body)
+    }
+
+    /// Tells whether `gpa` is RAM.
+    #[must_use]
+    pub fn is_ram(&self, gpa: Gpa) -> bool {
+        self.region_of(gpa).is_some()
+    }
+
+    /// Puts memory behind `gpa`, if it is RAM and has none yet.
+    ///
+    /// # Errors
+    /// [`MemoryError`].
+    #[inline]
+    pub fn back(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
+        match self.view.lookup(gpa) {
+            Some(mapping) => Ok(mapping),
+            None => self.back_now(gpa),
+        }
+    }
+
+    /// Reads an aligned 8-byte number, such as an entry of the guest's page tables; `None` where there is no RAM.
+    #[must_use]
+    #[inline]
+    pub fn read_u64(&self, gpa: Gpa) -> Option<u64> {
+        let mapping = self.view.lookup(gpa).filter(|_| gpa.is_aligned(8))?;
+        // SAFETY: the word is RAM behind the guest's address, aligned; it stays while the VM lives.
+        Some(unsafe { arch::physmem::read_u64(mapping.hpa) })
+    }
+
+    /// Reads 16 bytes that lie in one page; `None` where there is no RAM, or they do not.
+    #[must_use]
+    #[inline]
+    pub fn read_u128(&self, gpa: Gpa) -> Option<u128> {
+        let mapping = self.view.lookup(gpa).filter(|m| m.remaining >= 16)?;
+        // SAFETY: the bytes are RAM behind the guest's address; it stays while the VM lives.
+        Some(unsafe { arch::physmem::read_u128(mapping.hpa) })
+    }
+
+    #[cold]
+    fn back_now(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
+        let mut nested = self.nested.lock();
+        let nested = nested
+            .as_mut()
+            .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+        if let Some(mapping) = self.view.lookup(gpa) {
+            return Ok(mapping);
+        }
+        let region = self
+            .region_of(gpa)
+            .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+        let exhausted = MemoryError::Exhausted { gpa };
+        let large = PageSize::Large.bytes();
+        let start = gpa.as_u64() & !(large - 1);
+        let fits = region.start <= start && start + large <= region.end;
+        let block = if fits { memory::alloc_2m().ok() } else { None };
+        let (page, size, frame) = match block {
+            Some(frame) => (start, PageSize::Large, frame),
+            None => {
+                let frame = memory::alloc_frame().map_err(|_| exhausted)?;
+                (gpa.as_u64() & !(PAGE_SIZE - 1), PageSize::Small, frame)
+            }
+        };
+        // SAFETY: the frames were just taken for this guest; nobody else knows them.
+        unsafe { arch::physmem::zero(frame.start(), size.bytes() as usize) };
+        if !nested.map(
+            Gpa::new_truncate(page),
+            frame.start(),
+            size,
+            Access::ALL,
+            &mut KernelFrames,
+        ) {
+            memory::free(frame, frames_of(size));
+            return Err(exhausted);
+        }
+        self.bytes_backed.fetch_add(size.bytes(), Ordering::Relaxed);
+        self.view.lookup(gpa).ok_or(exhausted)
+    }
+
+    /// Returns the contiguous region of RAM that holds `gpa`.
+    fn region_of(&self, gpa: Gpa) -> Option<Range<u64>> {
+        let high = self.map.high();
+        let regions = [0..loader::VGA_START, 0xc_0000..self.map.low_end(), high];
+        regions.into_iter().find(|r| r.contains(&gpa.as_u64()))
+    }
+
+    /// Calls `copy` with each host piece of the guest range.
+    fn pieces(
+        &self,
+        gpa: Gpa,
+        len: usize,
+        mut copy: impl FnMut(Hpa, Range<usize>),
+    ) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while done < len {
+            let at = gpa
+                .checked_add(done as u64)
+                .ok_or(MemoryError::Unbacked { gpa, len })?;
+            let mapping = self.back(at)?;
+            let piece = (len - done).min(usize::try_from(mapping.remaining).unwrap_or(usize::MAX));
+            copy(mapping.hpa, done..done + piece);
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Replaces `expected` by `new` (1, 2, 4, 8 or 16 bytes, aligned) in one atomic step; tells whether it did.
+    ///
+    /// # Errors
+    /// [`MemoryError`] when there is no RAM.
+    pub fn compare_exchange(
+        &self,
+        gpa: Gpa,
+        expected: &[u8],
+        new: &[u8],
+    ) -> Result<bool, MemoryError> {
+        let mapping = self.back(gpa)?;
+        // SAFETY: as in `read`; aligned accesses of up to 16 bytes stay inside the page.
+        Ok(unsafe { arch::physmem::compare_exchange(mapping.hpa, expected, new) })
+    }
+}
+
+impl GuestMemory for GuestRam {
+    fn read(&self, gpa: Gpa, buf: &mut [u8]) -> Result<(), MemoryError> {
+        let len = buf.len();
+        // SAFETY: the piece is RAM that `back` found behind the guest's range; it stays while the VM lives.
+        self.pieces(gpa, len, |hpa, range| unsafe {
+            arch::physmem::read(hpa, &mut buf[range])
+        })
+    }
+
+    fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), MemoryError> {
+        // SAFETY: as in `read`.
+        self.pieces(gpa, data.len(), |hpa, range| unsafe {
+            arch::physmem::write(hpa, &data[range])
+        })
+    }
+
+    fn fill_zero(&self, gpa: Gpa, len: u64) -> Result<(), MemoryError> {
+        let mut done = 0;
+        while done < len {
+            let at = gpa
+                .checked_add(done)
+                .ok_or(MemoryError::Unbacked { gpa, len: 1 })?;
+            if !self.is_ram(at) {
+                return Err(MemoryError::Unbacked { gpa: at, len: 1 });
+            }
+            // What has no frame behind it yet reads as zero when it gets one.
+            let mapping = self.view.lookup(at);
+            let page = PAGE_SIZE - at.page_offset();
+            let step = mapping.map_or(page, |m| m.remaining).min(len - done);
+            if let Some(mapping) = mapping {
+                // SAFETY: as in `read`.
+                unsafe { arch::physmem::zero(mapping.hpa, step as usize) };
+            }
+            done += step;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GuestRam {
+    fn drop(&mut self) {
+        if let Some(nested) = self.nested.lock().take() {
+            let mut leaf = |frame: Hfn, size: PageSize| memory::free(frame, frames_of(size));
+            nested.dismantle(&mut KernelFrames, &mut leaf);
+        }
+    }
+}
+
+fn frames_of(size: PageSize) -> u32 {
+    (size.bytes() / PAGE_SIZE) as u32
+}

@@ -1,0 +1,260 @@
+//! Power-on: makes a VM from its definition and its files, and starts its tasks.
+
+use crate::exec::{self, Class};
+use crate::memory::{self, KernelFrames};
+use crate::vm::board::{self, Routing};
+use crate::vm::link::VcpuLink;
+use crate::vm::machine::{StopReason, VmShared};
+use crate::vm::policy::Policy;
+use crate::vm::ram::GuestRam;
+use crate::vm::serial::Serial;
+use crate::vm::vcpu::VcpuWorld;
+use crate::{cpus, timer};
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use alloc::{format, vec};
+use api::time::VmInstant;
+use arch::svm::{PermissionMaps, Vcpu};
+use core::future::poll_fn;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::Poll;
+use devices::lapic::{LapicConfig, LocalApic};
+use loader::{CpuState, MachineShape, Module, RamMap, Request};
+use spin::Once;
+
+static MAPS: Once<PermissionMaps> = Once::new();
+static NEXT_CPU: AtomicU32 = AtomicU32::new(0);
+
+/// A VM to start: what its definition says, with the files' contents.
+#[derive(Debug)]
+pub struct Blueprint<'a> {
+    /// Name.
+    pub name: &'a str,
+    /// RAM in bytes.
+    pub memory_bytes: u64,
+    /// Number of vCPUs.
+    pub vcpus: u32,
+    /// The kernel file and its name.
+    pub kernel: (&'a str, &'a [u8]),
+    /// The initial RAM disk.
+    pub initrd: Option<&'a [u8]>,
+    /// Further modules with their command lines.
+    pub modules: Vec<(&'a str, &'a [u8])>,
+    /// Command line.
+    pub command_line: &'a str,
+    /// Whether it has the test devices.
+    pub test_devices: bool,
+    /// Whether COM1 goes straight to the host's COM1.
+    pub direct_serial: bool,
+}
+
+/// Makes a VM and starts its vCPUs. The future in the result completes when all of it has ended.
+///
+/// # Errors
+/// A text that says what is wrong and what to do.
+pub fn power_on(
+    blueprint: &Blueprint<'_>,
+) -> Result<
+    (
+        Arc<VmShared>,
+        impl Future<Output = StopReason> + Send + use<>,
+    ),
+    String,
+> {
+    admit(blueprint)?;
+    let map = RamMap::new(blueprint.memory_bytes).map_err(|e| format!("{e}"))?;
+    let ram = GuestRam::new(map).ok_or("no host memory is left for the VM's page tables")?;
+    let pci_window = u32::try_from(map.low_end()).unwrap_or(u32::MAX);
+    let modules: Vec<Module<'_>> = blueprint
+        .modules
+        .iter()
+        .map(|(line, data)| Module {
+            command_line: line,
+            data,
+        })
+        .collect();
+    let request = Request {
+        kernel: blueprint.kernel.1,
+        kernel_name: blueprint.kernel.0,
+        command_line: blueprint.command_line,
+        initrd: blueprint.initrd,
+        modules: &modules,
+        machine: MachineShape {
+            ram: map,
+            vcpus: blueprint.vcpus,
+            has_keyboard_controller: true,
+            has_vga: false,
+        },
+    };
+    let loaded = loader::load(&request, &ram).map_err(|e| format!("{e}"))?;
+    let mut lapics = Vec::new();
+    let mut policies = Vec::new();
+    for index in 0..blueprint.vcpus {
+        let policy = Policy::new(index, blueprint.vcpus, pci_window).map_err(|e| format!("{e}"))?;
+        lapics.push(new_lapic(index, policy.phys_bits()));
+        policies.push(policy);
+    }
+    let links = lapics
+        .iter()
+        .map(|_| Arc::new(VcpuLink::new(place())))
+        .collect();
+    let routing = Routing::new(lapics.iter().map(LocalApic::identity).collect());
+    let board = board::new_chipset(blueprint, &map);
+    let serial = Serial::new(blueprint.direct_serial);
+    let vm = Arc::new(VmShared::new(
+        String::from(blueprint.name),
+        ram,
+        links,
+        board,
+        routing,
+        serial,
+    ));
+    let mut worlds = Vec::new();
+    for (index, (lapic, policy)) in (0_u32..).zip(lapics.into_iter().zip(policies)) {
+        let cpu = new_cpu(&vm, (index == 0).then_some(&loaded.cpu))?;
+        worlds.push(VcpuWorld::new(Arc::clone(&vm), index, cpu, policy, lapic));
+    }
+    vm.clock.resume();
+    let ended = start_tasks(&vm, worlds);
+    Ok((vm, ended))
+}
+
+/// Checks that the host can take the VM at all.
+fn admit(blueprint: &Blueprint<'_>) -> Result<(), String> {
+    let free = memory::stats().free * addr::PAGE_SIZE;
+    if blueprint.memory_bytes > free {
+        let (want, have) = (blueprint.memory_bytes >> 20, free >> 20);
+        return Err(format!(
+            "the VM wants {want} MiB of memory, but the host has {have} MiB free; give it less or stop another VM"
+        ));
+    }
+    Ok(())
+}
+
+/// Chooses the host CPU of a new vCPU: all in turn.
+fn place() -> u32 {
+    NEXT_CPU.fetch_add(1, Ordering::Relaxed) % arch::percpu::online().max(1)
+}
+
+fn new_lapic(index: u32, phys_bits: u32) -> LocalApic {
+    let mut lapic = LocalApic::new(LapicConfig {
+        apic_id: index,
+        bsp: index == 0,
+        x2apic: true,
+        phys_bits,
+    });
+    if index == 0 {
+        lapic.enter_virtual_wire();
+    }
+    lapic
+}
+
+fn new_cpu(vm: &VmShared, state: Option<&CpuState>) -> Result<Vcpu, String> {
+    let maps = permission_maps()?;
+    let cpu = vm
+        .ram
+        .with_nested(|nested| Vcpu::new(cpus::features(), maps, nested, &mut KernelFrames));
+    let mut cpu = cpu.flatten().ok_or("no host memory is left for a vCPU")?;
+    if let Some(state) = state {
+        set_state(&mut cpu, state);
+    }
+    Ok(cpu)
+}
+
+fn permission_maps() -> Result<&'static PermissionMaps, String> {
+    if let Some(maps) = MAPS.get() {
+        return Ok(maps);
+    }
+    let first = memory::alloc_run(PermissionMaps::FRAMES).map_err(|e| format!("{e}"))?;
+    #[expect(unsafe_code, reason = "gives the frames to the maps for good")]
+    // SAFETY: the run was just taken and is never given back.
+    let maps = unsafe { PermissionMaps::new(first) };
+    Ok(MAPS.call_once(|| maps))
+}
+
+/// Puts a vCPU into the state that a boot protocol wants.
+fn set_state(cpu: &mut Vcpu, state: &CpuState) {
+    for (register, value) in (0_u8..).zip(state.gpr) {
+        cpu.set_gpr(arch::svm::Gpr(register), value);
+    }
+    let segment = |s: &api::cpu::Segment| spec::svm::VmcbSegment {
+        selector: s.selector,
+        attributes: s.attributes.0,
+        limit: s.limit,
+        base: s.base,
+    };
+    let table = |t: &api::cpu::DescriptorTable| spec::svm::VmcbSegment {
+        limit: u32::from(t.limit),
+        base: t.base,
+        ..Default::default()
+    };
+    let s = &mut cpu.vmcb_mut().state;
+    let [es, cs, ss, ds, fs, gs] = &state.segments;
+    (s.es, s.cs, s.ss) = (segment(es), segment(cs), segment(ss));
+    (s.ds, s.fs, s.gs) = (segment(ds), segment(fs), segment(gs));
+    (s.tr, s.ldtr) = (segment(&state.tr), segment(&state.ldtr));
+    (s.gdtr, s.idtr) = (table(&state.gdtr), table(&state.idtr));
+    (s.cr0, s.cr3, s.cr4) = (state.cr0, state.cr3, state.cr4);
+    s.efer = state.efer | spec::x86::Efer::SVME.bits();
+    (s.rip, s.rflags) = (state.rip, state.rflags | 2);
+}
+
+/// Starts one task a vCPU and the board's; the future waits for all of them.
+fn start_tasks(
+    vm: &Arc<VmShared>,
+    worlds: Vec<VcpuWorld>,
+) -> impl Future<Output = StopReason> + Send + use<> {
+    let mut tasks = vec![];
+    for world in worlds {
+        let vm = Arc::clone(vm);
+        let cpu = world.host_cpu();
+        tasks.push(exec::spawn(cpu, Class::World, async move {
+            let reason = world.await;
+            if reason != StopReason::Ended {
+                vm.end(reason);
+            }
+        }));
+    }
+    let board_cpu = vm.links.first().map_or(0, |l| l.cpu());
+    tasks.push(exec::spawn(
+        board_cpu,
+        Class::Service,
+        run_board(Arc::clone(vm)),
+    ));
+    let vm = Arc::clone(vm);
+    async move {
+        for task in tasks {
+            task.await;
+        }
+        vm.take_stop().unwrap_or(StopReason::Ended)
+    }
+}
+
+/// The board's task: runs its timers until the VM ends.
+async fn run_board(vm: Arc<VmShared>) {
+    while vm.take_stop().is_none() {
+        let nanos = vm.run_board_timers();
+        let deadline = vm.clock.host_tsc_at(VmInstant::from_nanos(nanos));
+        let mut sleep =
+            (nanos != u64::MAX && !vm.is_paused()).then(|| timer::sleep_until(deadline));
+        let mut first = true;
+        poll_fn(|cx| {
+            if !core::mem::take(&mut first) {
+                return Poll::Ready(());
+            }
+            vm.set_board_waker(cx.waker());
+            let changed =
+                vm.board_deadline.load(Ordering::Acquire) != nanos || vm.take_stop().is_some();
+            let due = sleep
+                .as_mut()
+                .is_some_and(|s| core::pin::Pin::new(s).poll(cx).is_ready());
+            if changed || due {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
+    }
+}

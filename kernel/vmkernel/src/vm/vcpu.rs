@@ -1,0 +1,402 @@
+//! A vCPU's run loop: a future whose poll enters the guest for at most a time slice.
+//!
+//! Order of a round: take what others posted, wait if the vCPU is halted, deliver what is deliverable, enter, handle
+//! the exit. What an exit means stands in `exits`; event delivery in `events`; here is only the loop and the state.
+
+use crate::exec;
+use crate::timer::{self, Sleep};
+use crate::vm::emulation::Emulation;
+use crate::vm::link::{self, VcpuLink};
+use crate::vm::machine::{StopReason, VmShared};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use api::time::VmInstant;
+use arch::cpu::rdtsc;
+use arch::fpu::FpuState;
+use arch::svm::Vcpu;
+use core::future::Future;
+use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::task::{Context, Poll};
+use devices::lapic::{LocalApic, Now, TimerDeadline};
+use devices::message::Delivery;
+
+/// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
+const SLICE_NANOS: u64 = 10_000_000;
+
+/// Number of the vCPU whose extended state is live on each CPU, 0 for none.
+static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
+    [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
+static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
+
+/// Why vCPUs exit, as far as it is counted.
+pub const EXIT_REASONS: [&str; 6] = ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
+
+/// What the vCPU is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// Executing.
+    Running,
+    /// Halted until an interrupt.
+    Halted,
+    /// Waiting for a startup IPI.
+    WaitsForStartup,
+}
+
+/// What is known of non-maskable interrupts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct NmiState {
+    /// NMIs that wait, at most 2: one in service, one latched.
+    pub(super) pending: u8,
+    /// One is in service: no other until IRET.
+    pub(super) masked: bool,
+    /// IRET was seen at this RIP; it ends the service once it has executed.
+    pub(super) iret_at: Option<u64>,
+    /// The guest is stepped over that IRET.
+    pub(super) stepping: bool,
+}
+
+/// How an exit was dealt with.
+#[derive(Debug)]
+pub(super) enum Flow {
+    /// Enter again.
+    Continue,
+    /// The vCPU gives its CPU up for now.
+    Yield,
+    /// The VM ends.
+    Stop(StopReason),
+}
+
+/// One vCPU, run by polling.
+#[expect(
+    missing_debug_implementations,
+    reason = "its parts are printed by the VM's record when it stops"
+)]
+pub struct VcpuWorld {
+    pub(super) vm: Arc<VmShared>,
+    pub(super) link: Arc<VcpuLink>,
+    pub(super) index: u32,
+    pub(super) cpu: Box<Vcpu>,
+    pub(super) lapic: LocalApic,
+    pub(super) policy: super::policy::Policy,
+    pub(super) emulation: Emulation,
+    fpu: FpuState,
+    debug_registers: [u64; 4],
+    identity: u64,
+    pub(super) activity: Activity,
+    pub(super) nmi: NmiState,
+    /// An event that an exit interrupted, or an exception that an intercept raised.
+    pub(super) pending_event: spec::svm::Event,
+    /// Something has to be settled before the next entry: always true but after the plainest exits.
+    pub(super) has_work: bool,
+    /// Exits since the last poll began, by [`EXIT_REASONS`].
+    pub(super) exits: [u64; 6],
+    /// Exceptions met until nothing was left to deliver.
+    pub(super) triple_fault: bool,
+    /// Something about interrupts changed since they were last looked at.
+    pub(super) look_at_interrupts: bool,
+    /// The timers' deadlines changed since the hardware timer was last armed.
+    pub(super) timer_changed: bool,
+    /// Host TSC at virtual time 0, as of the start of the poll; a pause moves it, but only while no vCPU runs.
+    clock_base: u64,
+    /// Added to the host TSC less the VM's base: what the guest wrote to its TSC.
+    pub(super) tsc_adjust: u64,
+    sleep: Option<Sleep>,
+    slice_end: u64,
+}
+
+impl VcpuWorld {
+    /// Makes vCPU `index`. It waits for a startup IPI unless it is the first.
+    #[must_use]
+    pub fn new(
+        vm: Arc<VmShared>,
+        index: u32,
+        cpu: Vcpu,
+        policy: super::policy::Policy,
+        lapic: LocalApic,
+    ) -> Self {
+        let link = Arc::clone(&vm.links[index as usize]);
+        let activity = if index == 0 {
+            Activity::Running
+        } else {
+            Activity::WaitsForStartup
+        };
+        let emulation = Emulation::new(policy.capabilities(), policy.has_page1gb());
+        Self {
+            vm,
+            link,
+            index,
+            cpu: Box::new(cpu),
+            lapic,
+            policy,
+            emulation,
+            fpu: FpuState::new(),
+            debug_registers: [0; 4],
+            identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
+            activity,
+            nmi: NmiState::default(),
+            pending_event: spec::svm::Event::default(),
+            has_work: true,
+            exits: [0; 6],
+            triple_fault: false,
+            look_at_interrupts: true,
+            timer_changed: true,
+            clock_base: 0,
+            tsc_adjust: 0,
+            sleep: None,
+            slice_end: 0,
+        }
+    }
+
+    /// Returns the host CPU that it runs on.
+    #[must_use]
+    pub fn host_cpu(&self) -> u32 {
+        self.link.cpu()
+    }
+
+    /// Returns the guest's clocks now.
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        let ticks = rdtsc().wrapping_sub(self.clock_base);
+        let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
+        Now {
+            time,
+            tsc: ticks.wrapping_add(self.tsc_adjust),
+        }
+    }
+
+    /// Returns the guest's TSC now.
+    #[inline]
+    pub(super) fn guest_tsc(&self) -> u64 {
+        rdtsc().wrapping_add(self.cpu.vmcb().control.tsc_offset)
+    }
+
+    /// Sets the TSC offset in the VMCB from the VM's clock and the guest's own adjustment.
+    pub(super) fn update_tsc_offset(&mut self) {
+        self.clock_base = self.vm.clock.base();
+        let offset = self.tsc_adjust.wrapping_sub(self.clock_base);
+        self.cpu.vmcb_mut().control.tsc_offset = offset;
+    }
+
+    /// Sets XCR0 in the state and the CPU; this vCPU's state is the live one.
+    pub(super) fn set_xcr0(&mut self, value: u64) {
+        self.fpu.set_live_xcr0(value);
+    }
+
+    /// Puts all of the CPU, APIC included, into the state after INIT.
+    pub(super) fn init(&mut self) {
+        self.cpu.reset();
+        self.lapic.init();
+        self.vm.set_identity(self.index, self.lapic.identity());
+        self.policy.init();
+        self.nmi = NmiState::default();
+        self.pending_event = spec::svm::Event::default();
+        self.activity = if self.index == 0 {
+            Activity::Running
+        } else {
+            Activity::WaitsForStartup
+        };
+        self.look_at_interrupts = true;
+        self.timer_changed = true;
+    }
+
+    /// Returns the host TSC at which this vCPU's own timer is due.
+    fn timer_deadline(&self) -> Option<u64> {
+        Some(match self.lapic.timer_deadline()? {
+            TimerDeadline::At(instant) => self.vm.clock.host_tsc_at(instant),
+            TimerDeadline::Tsc(tsc) => {
+                let ticks_ahead = tsc.saturating_sub(self.guest_tsc());
+                rdtsc().saturating_add(ticks_ahead)
+            }
+        })
+    }
+
+    /// Brings the vCPU's state into this CPU at the start of a poll.
+    fn arrive(&mut self) {
+        self.cpu.settle_on_cpu();
+        let live = &LIVE[arch::percpu::current().index() as usize];
+        if live.swap(self.identity, Ordering::Relaxed) != self.identity {
+            self.fpu.load();
+            arch::svm::load_debug_registers(&self.debug_registers);
+            self.policy.load_cpu_msrs();
+        }
+        self.update_tsc_offset();
+        if self.lapic.timer_poll(self.now()) {
+            self.look_at_interrupts = true;
+        }
+        self.timer_changed = true;
+        self.slice_end = rdtsc().saturating_add(timer::clock().ticks(SLICE_NANOS));
+    }
+
+    /// Takes the vCPU's state out of this CPU at the end of a poll; it stays live there until another one comes.
+    fn leave(&mut self) {
+        self.fpu.save();
+        self.debug_registers = arch::svm::debug_registers();
+    }
+
+    fn arm_timer(&mut self) {
+        self.timer_changed = false;
+        let own = self.timer_deadline().unwrap_or(u64::MAX);
+        arch::apic::arm_timer(own.min(self.slice_end));
+    }
+
+    /// Registers for a wake-up by a request or by the timer. False when there is a reason to run at once.
+    fn wait(&mut self, cx: &mut Context<'_>) -> bool {
+        self.link.set_waker(cx.waker());
+        if self.link.has_requests() {
+            return false;
+        }
+        if self.activity == Activity::Halted
+            && let Some(deadline) = self.timer_deadline()
+        {
+            let mut sleep = timer::sleep_until(deadline);
+            if Pin::new(&mut sleep).poll(cx).is_ready() {
+                return false;
+            }
+            self.sleep = Some(sleep);
+        }
+        true
+    }
+
+    /// Rounds of entry and exit. The common round, an exit that is answered with nothing left to do, is the short way
+    /// through this loop.
+    fn run(&mut self, cx: &mut Context<'_>) -> Poll<StopReason> {
+        loop {
+            if (self.has_work || self.link.has_requests())
+                && let Some(result) = self.settle(cx)
+            {
+                return result;
+            }
+            if !self.cpu.enter() {
+                self.has_work = true;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match self.handle_exit() {
+                Flow::Continue => {}
+                Flow::Yield => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Flow::Stop(reason) => return Poll::Ready(reason),
+            }
+        }
+    }
+
+    /// Does all that may stand between this moment and the next entry. Returns what the poll returns instead.
+    #[inline(never)]
+    fn settle(&mut self, cx: &mut Context<'_>) -> Option<Poll<StopReason>> {
+        loop {
+            if self.link.has_requests()
+                && let Some(reason) = self.take_requests()
+            {
+                return Some(Poll::Ready(reason));
+            }
+            if self.vm.is_paused() {
+                self.link.set_waker(cx.waker());
+                if self.vm.is_paused() && !self.link.has_requests() {
+                    return Some(Poll::Pending);
+                }
+                continue;
+            }
+            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
+                self.deliver_events();
+            }
+            if self.activity == Activity::Running {
+                if self.timer_changed {
+                    self.arm_timer();
+                }
+                // An event that did not get its turn is looked at again after the next exit.
+                self.has_work = self.pending_event.is_valid() || self.nmi.pending != 0;
+                return None;
+            }
+            if self.wait(cx) {
+                return Some(Poll::Pending);
+            }
+            if self.lapic.timer_poll(self.now()) {
+                self.look_at_interrupts = true;
+            }
+        }
+    }
+
+    /// Acts on what others posted. Returns a reason when the vCPU ends.
+    fn take_requests(&mut self) -> Option<StopReason> {
+        let requests = self.link.take_requests();
+        if requests & link::REQUEST_END != 0 {
+            return Some(StopReason::Ended);
+        }
+        if requests & link::REQUEST_FLUSH != 0 {
+            self.cpu.flush_tlb();
+        }
+        if requests & link::REQUEST_INIT != 0 {
+            self.init();
+        }
+        if requests & link::REQUEST_STARTUP != 0 && self.activity == Activity::WaitsForStartup {
+            self.start_at(self.link.startup_vector());
+        }
+        if requests & link::REQUEST_NMI != 0 {
+            self.nmi.pending = (self.nmi.pending + 1).min(2);
+        }
+        if requests & link::REQUEST_VECTORS != 0 {
+            let lapic = &mut self.lapic;
+            self.link.take_vectors(|vector, level| {
+                lapic.accept(vector, level);
+            });
+        }
+        self.look_at_interrupts = true;
+        None
+    }
+
+    /// Sends a message; the part for this vCPU takes no detour.
+    pub(super) fn send(&mut self, message: &devices::message::ApicMessage) {
+        self.look_at_interrupts = true;
+        let own = self.lapic.identity();
+        let alone = message.destination == devices::message::Destination::SelfOnly
+            || (self.vm.links.len() == 1 && message.destination.matches(&own, true));
+        if alone && matches!(message.delivery, Delivery::Fixed | Delivery::LowestPriority) {
+            self.lapic.accept(message.vector, message.level);
+        } else {
+            self.vm.send(message, Some(self.index));
+        }
+    }
+
+    /// Starts at real-mode address `vector << 12` (SDM vol. 3, 9.4.4).
+    fn start_at(&mut self, vector: u8) {
+        let cs = &mut self.cpu.vmcb_mut().state.cs;
+        cs.selector = u16::from(vector) << 8;
+        cs.base = u64::from(vector) << 12;
+        self.cpu.vmcb_mut().state.rip = 0;
+        self.activity = Activity::Running;
+    }
+}
+
+impl Future for VcpuWorld {
+    type Output = StopReason;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
+        let this = &mut *self;
+        let start = rdtsc();
+        this.sleep = None;
+        if this.index == 0 && this.link.busy_ticks.load(Ordering::Relaxed) == 0 {
+            crate::startup::milestone("guest-entry");
+        }
+        this.has_work = true;
+        this.arrive();
+        let result = this.run(cx);
+        this.leave();
+        for (total, count) in this.link.exits.iter().zip(core::mem::take(&mut this.exits)) {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
+        let ticks = rdtsc().saturating_sub(start);
+        this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
+        this.link
+            .rip
+            .store(this.cpu.vmcb().state.rip, Ordering::Relaxed);
+        result
+    }
+}
+
+/// Gives way to other tasks of this CPU, if there are any.
+pub(super) fn yield_wanted() -> bool {
+    exec::others_wait()
+}

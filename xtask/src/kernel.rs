@@ -1,0 +1,90 @@
+//! Builds the kernel image: cargo with the kernel's own flags, then the symbol table, then a copy without debug data.
+//!
+//! It does not make a bootable medium; GRUB's images are made from the file that this leaves.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::elf_image;
+use crate::symbols;
+use crate::workspace::{FREESTANDING_TARGET, Workspace, say, write_atomically};
+
+/// The kernel's flags, relative to the root.
+pub(crate) const FLAGS: &str = "kernel/vmkernel/kernel.toml";
+
+/// Builds `target/basalt.elf` and `target/basalt.debug.elf`; returns the former.
+pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
+    let linked = link(workspace)?;
+    let image = workspace.basalt_elf();
+    let outputs = [image.clone(), workspace.basalt_debug_elf()];
+    // A changed xtask may write them differently.
+    let inputs = [
+        linked.clone(),
+        env::current_exe().context("cannot find xtask itself")?,
+    ];
+    if outputs.iter().map(modified).min() > inputs.iter().map(modified).max() {
+        return Ok(image);
+    }
+    let mut file =
+        fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
+    add_symbols(&mut file)?;
+    write_atomically(&workspace.basalt_debug_elf(), &file)?;
+    write_atomically(&image, &elf_image::without_debug_data(&file)?)?;
+    Ok(image)
+}
+
+/// When a file was written last; `None`, which is before any time, if it is not there.
+fn modified(path: &PathBuf) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+/// Runs cargo; returns the file that the linker made.
+fn link(workspace: &Workspace) -> Result<PathBuf> {
+    let directory = workspace.target().join("kernel");
+    let status = workspace
+        .cargo()
+        .args([
+            "build",
+            "--quiet",
+            "--config",
+            FLAGS,
+            "--target",
+            FREESTANDING_TARGET,
+            "--target-dir",
+        ])
+        .arg(&directory)
+        .args(["--package", "vmkernel", "--release"])
+        .status()
+        .context("cannot run cargo")?;
+    ensure!(status.success(), "the kernel does not build");
+    Ok(directory.join(FREESTANDING_TARGET).join("release/basalt"))
+}
+
+/// Fills the section that the kernel reserved for function names.
+fn add_symbols(file: &mut [u8]) -> Result<()> {
+    let Some(section) = elf_image::find_section(&elf_image::parse(file)?, symbols::SECTION)? else {
+        say(&format!(
+            "the kernel has no section {}: backtraces will show addresses",
+            symbols::SECTION
+        ));
+        return Ok(());
+    };
+    let table = symbols::encode(
+        &symbols::functions(file)?,
+        usize::try_from(section.sh_size)?,
+    );
+    if table.dropped != 0 {
+        say(&format!(
+            "{} of {} function names do not fit the {} bytes of {}",
+            table.dropped,
+            table.found,
+            section.sh_size,
+            symbols::SECTION
+        ));
+    }
+    elf_image::overwrite_section(file, symbols::SECTION, &table.bytes)
+}

@@ -1,0 +1,160 @@
+//! `cargo xtask qemu`: Basalt with its standard VMs, its shell on this terminal or driven by a script.
+//!
+//! Which VMs there are stands in `standard_vms.rs`.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
+
+use crate::console::Console;
+use crate::kernel;
+use crate::outer::{CPU, Medium, Outer, Running, path_of};
+use crate::packages;
+use crate::script::{self, Line, Step};
+use crate::standard_vms;
+use crate::workspace::{Workspace, say};
+
+/// What the shell prints when it waits for a command.
+pub(crate) const PROMPT: &str = "basalt>";
+/// How long Basalt may take to its prompt before a script gives up.
+const BOOT_TIME_MAX: Duration = Duration::from_secs(120);
+/// How long Basalt may take to end after the last line of a script.
+const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// QEMU's escape character on the terminal, ctrl-\: ctrl-a is the shell's, ctrl-] the VM console's.
+const ESCAPE_CHARACTER: &str = "0x1c";
+
+/// Arguments of `qemu`.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Types the lines of --script instead of connecting this terminal.
+    #[arg(long, requires = "script")]
+    headless: bool,
+    /// A file of shell lines, with `expect TEXT within N s`, `wait N s` and `key NAME` among them.
+    #[arg(long, value_name = "FILE", requires = "headless")]
+    script: Option<PathBuf>,
+    /// RAM of the machine, in MiB; only what is touched is taken from this one.
+    #[arg(long, value_name = "MIB", default_value_t = 2048)]
+    memory: u64,
+    /// CPUs of the machine.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    cpus: u32,
+    /// Adds to Basalt's command line.
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    append: String,
+    /// Boots this image instead of building one.
+    #[arg(long, value_name = "FILE")]
+    basalt: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let lines = match &options.script {
+        None => None,
+        Some(path) => {
+            let source = fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Some(script::parse(&source).with_context(|| format!("in {}", path.display()))?)
+        }
+    };
+    packages::ensure_installed(&[packages::QEMU])?;
+    let image = match &options.basalt {
+        Some(path) => path.clone(),
+        None => kernel::build(workspace)?,
+    };
+    let mut archive = workspace.unnamed_file()?;
+    archive
+        .write_all(&standard_vms::archive(workspace)?)
+        .context("cannot write the boot archive")?;
+    let outer = Outer {
+        medium: Medium::Kernel {
+            file: &image,
+            initrd: Some(path_of(&archive).into()),
+            append: &options.append,
+        },
+        firmware: None,
+        cpu: CPU,
+        memory_mib: options.memory,
+        cpus: options.cpus,
+        icount: false,
+    };
+    match lines {
+        None => interact(&outer),
+        Some(lines) => {
+            play(&outer, &after_prompt(lines), std::io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Connects the terminal and waits for the end.
+fn interact(outer: &Outer<'_>) -> Result<ExitCode> {
+    say("starting; `host poweroff` ends it, ctrl-\\ x kills it, ctrl-\\ h shows more keys");
+    let mut command = outer.command();
+    command.args([
+        "-chardev",
+        "stdio,id=terminal,mux=on,signal=off",
+        "-echr",
+        ESCAPE_CHARACTER,
+    ]);
+    command.args([
+        "-serial",
+        "chardev:terminal",
+        "-mon",
+        "chardev=terminal,mode=readline",
+    ]);
+    let status = command
+        .status()
+        .context("cannot start qemu-system-x86_64 (Debian package qemu-system-x86)")?;
+    ensure!(status.code().is_some(), "QEMU was killed");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts waiting for the shell's prompt before a script.
+pub(crate) fn after_prompt(mut lines: Vec<Line>) -> Vec<Line> {
+    let prompt = Line {
+        number: 0,
+        text: format!("(waiting for {PROMPT})"),
+        step: Step::Expect {
+            text: PROMPT.to_owned(),
+            within: BOOT_TIME_MAX,
+        },
+    };
+    lines.insert(0, prompt);
+    lines
+}
+
+/// Boots the machine and types a script's lines; returns what it said, which `mirror` sees as it comes.
+pub(crate) fn play(
+    outer: &Outer<'_>,
+    lines: &[Line],
+    mirror: impl Write + Send + 'static,
+) -> Result<String> {
+    let mut command = outer.command();
+    command.args([
+        "-chardev",
+        "stdio,id=wire,signal=off",
+        "-serial",
+        "chardev:wire",
+    ]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Running::start(&mut command)?;
+    let (Some(input), Some(output)) = (running.child().stdin.take(), running.child().stdout.take())
+    else {
+        bail!("QEMU has no pipes");
+    };
+    let mut console = Console::new(input, output, mirror);
+    console.perform_all(lines)?;
+    // A script may end with `host poweroff`; whatever else runs on is of no use to anyone.
+    let ends = lines
+        .last()
+        .is_some_and(|line| matches!(line.step, Step::Type(_)));
+    if ends {
+        running.wait_until(Instant::now() + END_TIME_MAX)?;
+    }
+    Ok(console.text())
+}

@@ -1,0 +1,78 @@
+//! The VMs that a Basalt image starts with: `demo` always, `debian` where its packages can be had.
+//!
+//! Their files are built and fetched elsewhere; here they get their definitions.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+
+use crate::boot_archive::BootArchive;
+use crate::debian::{self, Debian};
+use crate::guests;
+use crate::vm_definition::VmDefinition;
+use crate::workspace::{Workspace, say};
+
+/// Makes the boot archive.
+pub(crate) fn archive(workspace: &Workspace) -> Result<Vec<u8>> {
+    let mut archive = BootArchive::new()?;
+    add_demo(&mut archive, workspace)?;
+    match debian::fetch(workspace) {
+        Ok(debian) => add_debian(&mut archive, &debian)?,
+        Err(error) => say(&format!("going on without the VM debian: {error:#}")),
+    }
+    archive.finish()
+}
+
+/// Makes a boot archive with the VM `demo` and further ones for tests: the guest `rogue`, doing what their names say.
+pub(crate) fn demo_archive(workspace: &Workspace, rogues: &[String]) -> Result<Vec<u8>> {
+    let mut archive = BootArchive::new()?;
+    add_demo(&mut archive, workspace)?;
+    if rogues.is_empty() {
+        return archive.finish();
+    }
+    let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
+    for name in rogues {
+        archive.vm(&VmDefinition {
+            name: name.clone(),
+            memory: "64M".to_owned(),
+            cpus: 1,
+            kernel: kernel.clone(),
+            cmdline: name.clone(),
+            serial: "console".to_owned(),
+            ..VmDefinition::default()
+        })?;
+    }
+    archive.finish()
+}
+
+fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {
+    guests::build(workspace)?;
+    let path = guests::path(workspace, "demo");
+    let file = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let kernel = archive.image("demo.elf", &file)?;
+    archive.vm(&VmDefinition {
+        name: "demo".to_owned(),
+        description: "a tiny guest with a prompt on its serial port".to_owned(),
+        memory: "64M".to_owned(),
+        cpus: 1,
+        kernel,
+        serial: "console".to_owned(),
+        ..VmDefinition::default()
+    })
+}
+
+fn add_debian(archive: &mut BootArchive, debian: &Debian) -> Result<()> {
+    let kernel = archive.image_from("vmlinuz", &debian.kernel)?;
+    let initrd = archive.image_from("initramfs.cpio", &debian.initramfs)?;
+    archive.vm(&VmDefinition {
+        name: "debian".to_owned(),
+        description: format!("{} with a busybox shell", debian.version),
+        memory: "512M".to_owned(),
+        cpus: 1,
+        kernel,
+        initrd: Some(initrd),
+        cmdline: "console=ttyS0".to_owned(),
+        serial: "console".to_owned(),
+        ..VmDefinition::default()
+    })
+}
