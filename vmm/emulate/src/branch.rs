@@ -1,9 +1,10 @@
 //! Jumps, calls and returns within a segment, and far jumps through memory.
 
 use crate::alu::is_true;
+use crate::context::Context;
 use crate::decode::Op;
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::registers::CodeSize;
 use api::cpu::segment;
 use api::device::Width;
@@ -40,7 +41,7 @@ impl<E: Environment> Context<'_, E> {
     fn call(&mut self, width: Width, target: u64) -> Step<Flow> {
         let target = self.checked_target(target)?;
         let len = u64::from(self.decoded.len);
-        let next = self.registers.rip.wrapping_add(len) & self.registers.ip_mask();
+        let next = self.registers.rip.wrapping_add(len) & self.size.ip_mask();
         self.push(width, next)?;
         Ok(Flow::Jump(target))
     }
@@ -52,7 +53,7 @@ impl<E: Environment> Context<'_, E> {
 
     /// Fails when a target is not canonical or outside the code segment.
     fn checked_target(&self, target: u64) -> Step<u64> {
-        let is_valid = if self.registers.code_size() == CodeSize::Bits64 {
+        let is_valid = if self.size == CodeSize::Bits64 {
             self.is_canonical(target)
         } else {
             target <= u64::from(self.registers.segment(segment::CS).limit)

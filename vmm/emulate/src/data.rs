@@ -2,18 +2,63 @@
 
 use crate::alu::{AluOp, STATUS, alu, is_true, logic, step, subtract};
 use crate::bits::{BitOp, ScanOp, bit, scan, swap_bytes};
-use crate::decode::{Op, Operand};
+use crate::context::Context;
+use crate::decode::{Decoded, Op, Operand};
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::multiply::{Pair, divide, divide_signed, multiply, multiply_signed};
 use crate::registers::{RAX, RBX, RCX, RDX, bits, sign_extend};
 use crate::shift::{ShiftOp, shift, shift_double_left, shift_double_right};
+use addr::Gpa;
 use api::cpu::{rflags, vector};
 use api::device::Width;
 
 impl<E: Environment> Context<'_, E> {
+    #[inline]
     pub(crate) fn mov(&mut self) -> Step<Flow> {
         let width = self.width()?;
+        if let Some((gpa, may_write)) = self.hint
+            && self.is_hinted(gpa, width.bytes())
+        {
+            return self.mov_hinted(gpa, may_write, width);
+        }
+        self.mov_any(width)
+    }
+
+    /// Moves between a register or an immediate and memory at `gpa`: what nearly all accesses to devices are.
+    #[inline]
+    fn mov_hinted(&mut self, gpa: Gpa, may_write: bool, width: Width) -> Step<Flow> {
+        let len = width.bytes() as usize;
+        let Decoded {
+            destination,
+            source,
+            immediate,
+            ..
+        } = *self.decoded;
+        match (destination, source) {
+            (Operand::Gpr(register), Operand::Memory) => {
+                let mut bytes = [0; 8];
+                self.env
+                    .read_phys(gpa, bytes.get_mut(..len).unwrap_or_default())?;
+                self.registers
+                    .write_gpr(register, width, u64::from_le_bytes(bytes));
+            }
+            (Operand::Memory, Operand::Gpr(_) | Operand::Immediate) if may_write => {
+                let value = match source {
+                    Operand::Gpr(register) => self.registers.read_gpr(register),
+                    _ => immediate,
+                };
+                let bytes = value.to_le_bytes();
+                self.env
+                    .write_phys(gpa, bytes.get(..len).unwrap_or_default())?;
+            }
+            _ => return self.mov_any(width),
+        }
+        Ok(Flow::Next)
+    }
+
+    #[inline(never)]
+    fn mov_any(&mut self, width: Width) -> Step<Flow> {
         let value = self.read_operand(self.decoded.source, width)?;
         self.write_operand(self.decoded.destination, width, value)?;
         Ok(Flow::Next)
@@ -95,10 +140,18 @@ impl<E: Environment> Context<'_, E> {
         let new = self.read_operand(self.decoded.source, width)?;
         let expected = self.registers.read_gpr(RAX) & width.all_ones();
         let destination = self.decoded.destination;
-        // A failed comparison writes the old value back, as the processor does.
-        let old = self.modify(destination, width, self.decoded.has_lock, |old| {
-            (if old == expected { new } else { old }, old)
-        })?;
+        let old = if destination == Operand::Memory {
+            // A failed comparison writes the old value back, as the processor does.
+            self.modify(destination, width, self.decoded.has_lock, |old| {
+                (if old == expected { new } else { old }, old)
+            })?
+        } else {
+            let old = self.read_operand(destination, width)?;
+            if old == expected {
+                self.write_operand(destination, width, new)?;
+            }
+            old
+        };
         let compared = subtract(width, expected, old, 0);
         self.registers.set_flags(STATUS, compared.flags);
         if old != expected {
@@ -269,8 +322,11 @@ impl<E: Environment> Context<'_, E> {
             } else {
                 change(self.read_place(&place, width)?).1
             }
-        } else {
+        } else if is_write {
             self.modify(self.decoded.destination, width, false, change)?
+        } else {
+            // A write would clear the upper half.
+            change(self.read_operand(self.decoded.destination, width)?).1
         };
         self.registers.set_flags(rflags::CF, flags);
         Ok(Flow::Next)
@@ -380,45 +436,6 @@ impl<E: Environment> Context<'_, E> {
             self.registers.write_gpr(RAX, width, pair.low);
             self.registers.write_gpr(RDX, width, pair.high);
         }
-    }
-
-    pub(crate) fn change_flags(&mut self, op: Op) -> Step<Flow> {
-        /// What LAHF stores and SAHF loads.
-        const LOW: u64 = rflags::SF | rflags::ZF | rflags::AF | rflags::PF | rflags::CF;
-        match op {
-            Op::SetFlag(flag) => self.registers.rflags |= flag,
-            Op::ClearFlag(flag) => self.registers.rflags &= !flag,
-            Op::ComplementCarry => self.registers.rflags ^= rflags::CF,
-            Op::SetInterrupt | Op::ClearInterrupt => return self.change_interrupt_flag(op),
-            Op::LoadFlags => {
-                let flags = self.registers.rflags & LOW | rflags::FIXED;
-                let rest = self.registers.read_gpr(RAX) & !0xff00;
-                self.registers
-                    .write_gpr(RAX, Width::Qword, rest | flags << 8);
-            }
-            _ => {
-                let flags = self.registers.read_gpr(RAX) >> 8;
-                self.registers.set_flags(LOW, flags);
-            }
-        }
-        Ok(Flow::Next)
-    }
-
-    fn change_interrupt_flag(&mut self, op: Op) -> Step<Flow> {
-        let iopl = (self.registers.rflags & rflags::IOPL) >> 12;
-        let is_real = !self.registers.is_protected() && self.registers.rflags & rflags::VM == 0;
-        if !is_real && u64::from(self.registers.cpl) > iopl {
-            // The virtual interrupt flag of VME and PVI is the processor's business.
-            return Err(Exception::general_protection(0).into());
-        }
-        let was_set = self.registers.rflags & rflags::IF != 0;
-        if op == Op::SetInterrupt {
-            self.registers.rflags |= rflags::IF;
-            self.shadow = !was_set;
-        } else {
-            self.registers.rflags &= !rflags::IF;
-        }
-        Ok(Flow::Next)
     }
 }
 

@@ -7,8 +7,6 @@ use crate::operation::operation;
 use crate::registers::CodeSize;
 use crate::shift::ShiftOp;
 use crate::string::StringOp;
-use alloc::vec;
-use alloc::vec::Vec;
 use api::cpu::segment;
 use api::device::Width;
 use iced_x86::{
@@ -93,6 +91,8 @@ pub(crate) struct VectorMove {
 pub(crate) enum Op {
     #[default]
     Unhandled,
+    /// UD2 and its kin.
+    Undefined,
     Nop,
     Mov,
     ZeroExtend,
@@ -208,6 +208,8 @@ pub(crate) struct Decoded {
     pub(crate) extra: u8,
     pub(crate) has_lock: bool,
     pub(crate) repeat: Repeat,
+    /// The memory operand is the only memory that the instruction touches, so that a fault can only be its.
+    pub(crate) has_one_access: bool,
 }
 
 /// Why bytes are no instruction.
@@ -232,6 +234,8 @@ pub(crate) fn decode(size: CodeSize, bytes: &[u8]) -> Result<Decoded, DecodeErro
     if instruction.is_invalid() {
         return Err(match decoder.last_error() {
             DecoderError::NoMoreBytes => DecodeError::Incomplete,
+            // Nothing but prefixes in the longest instruction there is: it would go on.
+            _ if instruction.len() == LEN_MAX => DecodeError::Incomplete,
             _ => DecodeError::Invalid,
         });
     }
@@ -243,6 +247,7 @@ pub(crate) fn decode(size: CodeSize, bytes: &[u8]) -> Result<Decoded, DecodeErro
         memory: memory(&instruction, size),
         ..Decoded::default()
     };
+    decoded.has_one_access = decoded.op.has_one_access();
     set_operands(&mut decoded, &instruction);
     set_widths(&mut decoded, &instruction, size);
     Ok(decoded)
@@ -465,29 +470,9 @@ fn accumulator_width(instruction: &Instruction) -> Option<Width> {
     }
 }
 
-/// Number of decoded instructions that are kept.
-const CACHE_SIZE: usize = 64;
-
-/// Decoded instructions, found by where they were and checked by what is there now.
-#[derive(Debug)]
-pub(crate) struct Cache {
-    entries: Vec<CacheEntry>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct CacheEntry {
-    /// The instruction's bytes, first byte lowest; zero where `mask` is.
-    bytes: u128,
-    mask: u128,
-    size: CodeSize,
-    /// Zero length marks an empty entry.
-    decoded: Decoded,
-}
-
 impl Op {
-    /// Tells whether the memory operand is the only memory that the instruction touches, so that a fault can only be
-    /// its.
-    pub(crate) const fn has_one_access(self) -> bool {
+    /// Tells whether the instruction touches no memory besides its memory operand.
+    const fn has_one_access(self) -> bool {
         !matches!(
             self,
             Self::String(_)
@@ -503,55 +488,4 @@ impl Op {
                 | Self::Ltr
         )
     }
-}
-
-impl Cache {
-    pub(crate) fn new() -> Self {
-        Self {
-            entries: vec![CacheEntry::default(); CACHE_SIZE],
-        }
-    }
-
-    /// Returns the instruction that `window`, `available` bytes at `rip`, begins with, if it is known.
-    pub(crate) fn find(
-        &self,
-        rip: u64,
-        size: CodeSize,
-        window: u128,
-        available: usize,
-    ) -> Option<&Decoded> {
-        let entry = self.entries.get(index(rip))?;
-        let is_same = entry.size == size
-            && window & entry.mask == entry.bytes
-            && entry.decoded.len != 0
-            && usize::from(entry.decoded.len) <= available;
-        is_same.then_some(&entry.decoded)
-    }
-
-    /// Keeps `decoded` and returns it.
-    pub(crate) fn insert(
-        &mut self,
-        rip: u64,
-        size: CodeSize,
-        window: u128,
-        decoded: Decoded,
-    ) -> Option<&Decoded> {
-        let bits = u32::from(decoded.len).saturating_mul(8);
-        let mask = u128::MAX
-            .checked_shl(bits)
-            .map_or(u128::MAX, |above| !above);
-        let entry = self.entries.get_mut(index(rip))?;
-        *entry = CacheEntry {
-            bytes: window & mask,
-            mask,
-            size,
-            decoded,
-        };
-        Some(&entry.decoded)
-    }
-}
-
-fn index(rip: u64) -> usize {
-    let [low, ..] = (rip ^ rip >> 6).to_le_bytes();
-    usize::from(low) & (CACHE_SIZE - 1)
 }

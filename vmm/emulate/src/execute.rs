@@ -1,14 +1,14 @@
 //! One instruction from fetch to retirement: decoding, dispatch, and what an exception or a repetition leaves behind.
 
-use crate::decode::{Cache, Decoded, Op, Operand};
+use crate::cache::Cache;
+use crate::context::Context;
+use crate::decode::{Decoded, decode};
 use crate::environment::{Environment, Unavailable};
 use crate::fetch::{self, Window};
-use crate::memory::Place;
-use crate::registers::Registers;
+use crate::registers::{CodeSize, Registers};
 use crate::walk::WalkError;
 use addr::Gpa;
 use api::cpu::{cr0, rflags, vector};
-use api::device::Width;
 
 /// What the emulator needs to know of the processor model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +153,14 @@ pub struct Emulator {
 }
 
 impl Emulator {
+    /// Builds the decoder's tables, once for all emulators; else the first instruction pays for it, some three million
+    /// instructions.
+    pub fn prepare() {
+        const NOP: [u8; 1] = [0x90];
+        // Any instruction will do, and this one decodes.
+        let _ = decode(CodeSize::Bits64, &NOP);
+    }
+
     /// Makes an emulator for a processor model.
     #[must_use]
     pub fn new(config: Config) -> Self {
@@ -194,7 +202,7 @@ impl Emulator {
             &self.config,
             env,
             registers,
-            &[],
+            (registers.code_size(), &[]),
             &mut window,
         );
         match found {
@@ -207,6 +215,7 @@ impl Emulator {
         }
     }
 
+    #[inline]
     fn try_run<E: Environment>(
         &mut self,
         env: &mut E,
@@ -215,23 +224,32 @@ impl Emulator {
         window: &mut Window,
     ) -> Step<Outcome> {
         let Self { config, cache } = self;
-        let decoded = instruction(cache, config, env, registers, hint.bytes, window)?;
+        let size = registers.code_size();
+        let code = (size, hint.bytes);
+        let decoded = match instruction(cache, config, env, registers, code, window) {
+            // What the processor executed up to an access is no invalid instruction: the decoder does not know it.
+            Err(Abort::Exception(e)) if e.vector == vector::UD && hint.gpa.is_some() => {
+                return Err(Abort::Unhandled);
+            }
+            result => result?,
+        };
         let traps = registers.rflags & rflags::TF != 0;
         let mut context = Context {
             env,
             registers,
             config,
             decoded,
-            hint: hint
-                .gpa
-                .filter(|_| decoded.op.has_one_access())
-                .map(|gpa| (gpa, hint.is_write)),
+            size,
+            hint: match hint.gpa {
+                Some(gpa) if decoded.has_one_access => Some((gpa, hint.is_write)),
+                _ => None,
+            },
             shadow: false,
         };
         let flow = context.dispatch()?;
         let shadow = context.shadow;
         registers.rip = match flow {
-            Flow::Next => registers.rip.wrapping_add(u64::from(decoded.len)) & registers.ip_mask(),
+            Flow::Next => registers.rip.wrapping_add(u64::from(decoded.len)) & size.ip_mask(),
             Flow::Jump(target) => target,
             Flow::Repeat => registers.rip,
         };
@@ -243,30 +261,20 @@ impl Emulator {
     }
 }
 
-/// Fetches and decodes the instruction at RIP.
+/// Fetches and decodes the instruction at RIP, in code of the given size, from the given bytes if there are any.
+#[inline]
 fn instruction<'c, E: Environment>(
     cache: &'c mut Cache,
     config: &Config,
     env: &mut E,
     registers: &Registers,
-    given: &[u8],
+    (size, given): (CodeSize, &[u8]),
     window: &mut Window,
 ) -> Step<&'c Decoded> {
-    let size = registers.code_size();
-    *window = Window::fetch(env, registers, config, size, given)?;
-    // Looked up twice, since a borrow that is returned on one path lasts on the other.
-    if cache
-        .find(registers.rip, size, window.bytes, window.len)
-        .is_none()
-    {
-        let decoded = fetch::decode_more(env, registers, config, size, window)?;
-        return cache
-            .insert(registers.rip, size, window.bytes, decoded)
-            .ok_or(Abort::Unhandled);
-    }
-    cache
-        .find(registers.rip, size, window.bytes, window.len)
-        .ok_or(Abort::Unhandled)
+    window.fetch(env, registers, config, size, given)?;
+    cache.find_or_insert(registers.rip, size, window, |window| {
+        fetch::decode_more(env, registers, config, size, window)
+    })
 }
 
 /// Real mode pushes no error codes.
@@ -283,180 +291,12 @@ fn in_mode(exception: Exception, registers: &Registers) -> Exception {
 
 fn unhandled(window: &Window) -> Outcome {
     let mut bytes = [0; 15];
-    for (to, from) in bytes.iter_mut().zip(window.bytes.to_le_bytes()) {
+    let read = window.bytes.to_le_bytes().into_iter().take(window.len);
+    for (to, from) in bytes.iter_mut().zip(read) {
         *to = from;
     }
     Outcome::Unhandled {
         bytes,
         len: u8::try_from(window.len).unwrap_or(15),
-    }
-}
-
-/// An instruction in execution.
-pub(crate) struct Context<'a, E> {
-    pub(crate) env: &'a mut E,
-    pub(crate) registers: &'a mut Registers,
-    pub(crate) config: &'a Config,
-    pub(crate) decoded: &'a Decoded,
-    /// Where the memory operand is, if the exit told, and whether it may be written.
-    pub(crate) hint: Option<(Gpa, bool)>,
-    /// Interrupts are to be held off for one more instruction.
-    pub(crate) shadow: bool,
-}
-
-impl<E: Environment> Context<'_, E> {
-    fn dispatch(&mut self) -> Step<Flow> {
-        match self.decoded.op {
-            // First what most exits are.
-            Op::Mov => self.mov(),
-            Op::Unhandled => Err(Abort::Unhandled),
-            Op::Nop => Ok(Flow::Next),
-            Op::ZeroExtend => self.extend(false),
-            Op::SignExtend => self.extend(true),
-            Op::Alu(op) => self.alu(op),
-            Op::String(op) => self.string(op),
-            Op::CallRelative
-            | Op::CallAbsolute
-            | Op::JumpRelative
-            | Op::JumpAbsolute
-            | Op::JumpIf(_)
-            | Op::JumpFar
-            | Op::Return => self.branch(),
-            Op::Push
-            | Op::Pop
-            | Op::PushFlags
-            | Op::PopFlags
-            | Op::PushAll
-            | Op::PopAll
-            | Op::Enter
-            | Op::Leave
-            | Op::PushSegment
-            | Op::PopSegment => self.stack(),
-            op => self.dispatch_rare(op),
-        }
-    }
-
-    fn dispatch_rare(&mut self, op: Op) -> Step<Flow> {
-        match op {
-            Op::Movbe => self.movbe(),
-            Op::Lea => self.lea(),
-            Op::Xchg => self.exchange(),
-            Op::Xadd => self.exchange_add(),
-            Op::CmpXchg => self.compare_exchange(),
-            Op::CmpXchgPair => self.compare_exchange_pair(),
-            Op::Cmov(condition) => self.conditional_move(condition),
-            Op::Set(condition) => self.set_if(condition),
-            Op::Xlat => self.translate_byte(),
-            Op::ExtendAccumulator | Op::SignIntoData => self.convert(),
-            Op::Test => self.test(),
-            Op::Inc | Op::Dec | Op::Neg | Op::Not => self.unary(op),
-            Op::Bit(bit_op) => self.bit(bit_op),
-            Op::Scan(scan_op) => self.scan(scan_op),
-            Op::Bswap => self.swap_bytes(),
-            Op::Shift(shift_op) => self.shift(shift_op),
-            Op::Shld | Op::Shrd => self.shift_double(),
-            Op::Mul | Op::ImulWide => self.multiply_wide(),
-            Op::Imul => self.multiply(),
-            Op::Div | Op::Idiv => self.divide(),
-            Op::SetFlag(_)
-            | Op::ClearFlag(_)
-            | Op::ComplementCarry
-            | Op::SetInterrupt
-            | Op::ClearInterrupt
-            | Op::LoadFlags
-            | Op::StoreFlags => self.change_flags(op),
-            Op::In => self.port_in(),
-            Op::Out => self.port_out(),
-            Op::VectorLoad(vector_move) => self.vector_load(vector_move),
-            Op::VectorStore(vector_move) => self.vector_store(vector_move),
-            Op::MmxLoad => self.mmx_load(),
-            Op::MmxStore => self.mmx_store(),
-            Op::LoadSegment | Op::StoreSegment | Op::LoadFarPointer(_) => self.segment_move(),
-            _ => self.system(op),
-        }
-    }
-
-    /// Returns the size of the operation; instructions that have none are not emulated.
-    pub(crate) fn width(&self) -> Step<Width> {
-        self.decoded.width.ok_or(Abort::Unhandled)
-    }
-
-    /// Fails unless the code is at privilege level 0.
-    pub(crate) fn require_privilege(&self) -> Step<()> {
-        if self.registers.cpl == 0 {
-            Ok(())
-        } else {
-            Err(Exception::general_protection(0).into())
-        }
-    }
-
-    /// Reads an operand of `width`; segment and vector registers are read where they are used.
-    pub(crate) fn read_operand(&mut self, operand: Operand, width: Width) -> Step<u64> {
-        match operand {
-            Operand::Gpr(index) => Ok(self.registers.read_gpr(index) & width.all_ones()),
-            Operand::High(index) => Ok(self.registers.read_high(index)),
-            Operand::Immediate => Ok(self.decoded.immediate & width.all_ones()),
-            Operand::Memory => {
-                let place = self.operand_place(width.bytes(), false)?;
-                self.read_place(&place, width)
-            }
-            _ => Err(Abort::Unhandled),
-        }
-    }
-
-    /// Writes a register or memory operand of `width`.
-    pub(crate) fn write_operand(&mut self, operand: Operand, width: Width, value: u64) -> Step<()> {
-        match operand {
-            Operand::Gpr(index) => self.registers.write_gpr(index, width, value),
-            Operand::High(index) => self.registers.write_high(index, value),
-            Operand::Memory => {
-                let place = self.operand_place(width.bytes(), true)?;
-                self.write_place(&place, width, value)?;
-            }
-            _ => return Err(Abort::Unhandled),
-        }
-        Ok(())
-    }
-
-    /// Replaces an operand by what `change` makes of it, as one step if the instruction is locked, and returns the
-    /// second part of the last result.
-    pub(crate) fn modify<T>(
-        &mut self,
-        operand: Operand,
-        width: Width,
-        is_locked: bool,
-        change: impl Fn(u64) -> (u64, T),
-    ) -> Step<T> {
-        if operand != Operand::Memory {
-            let (value, result) = change(self.read_operand(operand, width)?);
-            self.write_operand(operand, width, value)?;
-            return Ok(result);
-        }
-        let place = self.operand_place(width.bytes(), true)?;
-        self.modify_place(&place, width, is_locked, change)
-    }
-
-    /// As [`Self::modify`], for an operand already found.
-    pub(crate) fn modify_place<T>(
-        &mut self,
-        place: &Place,
-        width: Width,
-        is_locked: bool,
-        change: impl Fn(u64) -> (u64, T),
-    ) -> Step<T> {
-        /// A locked instruction that loses this often starts again, so that interrupts get in.
-        const ATTEMPTS_MAX: u32 = 16;
-        for _ in 0..ATTEMPTS_MAX {
-            let old = self.read_place(place, width)?;
-            let (new, result) = change(old);
-            if !is_locked {
-                self.write_place(place, width, new)?;
-                return Ok(result);
-            }
-            if self.exchange_place(place, width, old, new)? {
-                return Ok(result);
-            }
-        }
-        Err(Abort::Contended)
     }
 }

@@ -11,7 +11,7 @@ use api::cpu::{segment, vector};
 /// Bytes at RIP.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Window {
-    /// The bytes, first lowest, zero behind the last.
+    /// The bytes, first lowest; arbitrary behind the last.
     pub(crate) bytes: u128,
     /// How many were read.
     pub(crate) len: usize,
@@ -20,29 +20,32 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Takes the bytes that the processor gave, or reads those up to the end of the page.
+    /// Fills an empty window: takes the bytes that the processor gave, or reads those up to the end of the page.
+    #[inline]
     pub(crate) fn fetch<E: Environment>(
+        &mut self,
         env: &mut E,
         registers: &Registers,
         config: &Config,
         size: CodeSize,
         given: &[u8],
-    ) -> Step<Self> {
-        let limit = limit(registers, size)?;
-        let mut window = Self {
-            limit,
-            ..Self::default()
-        };
+    ) -> Step<()> {
+        self.limit = limit(registers, size)?;
         if given.is_empty() {
-            window.read(env, registers, config, size)?;
+            self.read(env, registers, config, size)?;
         } else {
-            let len = given.len().min(limit);
-            window.append(given.get(..len).unwrap_or_default());
+            let mut bytes = [0; 16];
+            let len = given.len().min(self.limit);
+            for (to, from) in bytes.iter_mut().zip(given).take(len) {
+                *to = *from;
+            }
+            self.append(u128::from_le_bytes(bytes), len);
         }
-        Ok(window)
+        Ok(())
     }
 
     /// Reads from the end of the window to the end of the page or the limit.
+    #[inline]
     fn read<E: Environment>(
         &mut self,
         env: &mut E,
@@ -68,29 +71,27 @@ impl Window {
         let gpa = translate(env, registers, config, linear, access)?;
         let len = in_page(linear).min(self.limit.saturating_sub(self.len));
         let bytes = env.read_code(gpa, len)?;
-        self.append_word(bytes, len);
+        self.append(bytes, len);
         Ok(())
     }
 
-    /// Appends the low `len` bytes of `bytes`, as many as a window can hold.
-    fn append_word(&mut self, bytes: u128, len: usize) {
-        let len = len.min(LEN_MAX.saturating_sub(self.len));
-        let bits = |bytes: usize| u32::try_from(bytes).unwrap_or(0).wrapping_mul(8);
-        let kept = bytes & !u128::MAX.wrapping_shl(bits(len));
-        self.bytes |= kept.wrapping_shl(bits(self.len));
-        self.len = self.len.saturating_add(len);
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        for byte in bytes.iter().take(LEN_MAX.saturating_sub(self.len)) {
-            let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
-            self.bytes |= u128::from(*byte).wrapping_shl(shift);
-            self.len = self.len.saturating_add(1);
+    /// Adds the low `len` bytes of `bytes`; what lies above the window's end is arbitrary.
+    #[inline]
+    fn append(&mut self, bytes: u128, len: usize) {
+        if self.len == 0 {
+            self.bytes = bytes;
+            self.len = len.min(LEN_MAX);
+            return;
         }
+        let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
+        let kept = self.bytes & !u128::MAX.wrapping_shl(shift);
+        self.bytes = kept | bytes.wrapping_shl(shift);
+        self.len = self.len.saturating_add(len).min(LEN_MAX);
     }
 }
 
 /// Returns how many bytes lie between RIP and the end of the code segment.
+#[inline]
 fn limit(registers: &Registers, size: CodeSize) -> Step<usize> {
     if size == CodeSize::Bits64 {
         return Ok(LEN_MAX);
@@ -105,6 +106,7 @@ fn limit(registers: &Registers, size: CodeSize) -> Step<usize> {
         .min(LEN_MAX))
 }
 
+#[inline]
 fn is_fetchable(linear: u64, registers: &Registers, size: CodeSize) -> bool {
     let spare = 64u32.wrapping_sub(linear_bits(registers));
     let shifted = linear.wrapping_shl(spare).cast_signed().wrapping_shr(spare);
@@ -112,6 +114,7 @@ fn is_fetchable(linear: u64, registers: &Registers, size: CodeSize) -> bool {
 }
 
 /// Decodes the window, reading on into the next page if it ends too early.
+#[cold]
 pub(crate) fn decode_more<E: Environment>(
     env: &mut E,
     registers: &Registers,

@@ -1,8 +1,9 @@
 //! IN and OUT. The processor checked the right to use the port before it exited.
 
+use crate::context::Context;
 use crate::decode::Operand;
 use crate::environment::Environment;
-use crate::execute::{Context, Flow, Step};
+use crate::execute::{Flow, Step};
 use crate::registers::RAX;
 use api::device::Width;
 

@@ -1,8 +1,9 @@
 //! Memory as an instruction addresses it: effective address, segment, page tables, and accesses that cross a page.
 
+use crate::context::Context;
 use crate::decode::{Base, Memory};
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Step};
+use crate::execute::{Abort, Exception, Step};
 use crate::registers::{CodeSize, Registers};
 use crate::walk::{Access, Intent, translate};
 use addr::Gpa;
@@ -57,6 +58,7 @@ pub(crate) const fn linear_bits(registers: &Registers) -> u32 {
 
 impl<E: Environment> Context<'_, E> {
     /// Computes the offset of the memory operand in its segment.
+    #[inline]
     pub(crate) fn effective_address(&self) -> u64 {
         let Memory {
             base,
@@ -78,6 +80,7 @@ impl<E: Environment> Context<'_, E> {
     }
 
     /// Finds the memory operand, by the exit's hint if that can be it.
+    #[inline]
     pub(crate) fn operand_place(&mut self, len: u32, is_write: bool) -> Step<Place> {
         self.operand_place_at(self.effective_address(), len, is_write)
     }
@@ -89,14 +92,41 @@ impl<E: Environment> Context<'_, E> {
         len: u32,
         is_write: bool,
     ) -> Step<Place> {
-        let linear = self.linear(self.decoded.memory.segment, offset, len, is_write)?;
-        if let Some((gpa, may_write)) = self.hint {
-            let is_same = gpa.page_offset() == linear & (PAGE - 1);
-            if is_same && (may_write || !is_write) && in_page(linear) >= len as usize {
-                return Ok(Place::in_one_page(gpa, len));
-            }
+        if let Some((gpa, may_write)) = self.hint
+            && (may_write || !is_write)
+            && self.is_hinted_at(gpa, offset, len)
+        {
+            return Ok(Place::in_one_page(gpa, len));
         }
+        let linear = self.linear(self.decoded.memory.segment, offset, len, is_write)?;
         self.place(linear, len, is_write)
+    }
+
+    /// Tells whether the memory operand of `len` bytes is what faulted at `gpa`.
+    #[inline]
+    pub(crate) fn is_hinted(&self, gpa: Gpa, len: u32) -> bool {
+        self.is_hinted_at(gpa, self.effective_address(), len)
+    }
+
+    /// As [`Self::is_hinted`], for an operand at `offset` of its segment.
+    ///
+    /// The processor made all checks before the access faulted. That it was this access shows in the offset within the
+    /// page, which translation keeps.
+    #[inline]
+    fn is_hinted_at(&self, gpa: Gpa, offset: u64, len: u32) -> bool {
+        let base = self.segment_base(self.decoded.memory.segment);
+        let start = base.wrapping_add(offset) & (PAGE - 1);
+        gpa.page_offset() == start && start.wrapping_add(u64::from(len)) <= PAGE
+    }
+
+    /// Returns what a segment adds to offsets: in 64-bit mode only FS and GS add anything.
+    #[inline]
+    fn segment_base(&self, segment: usize) -> u64 {
+        match segment {
+            segment::FS | segment::GS => self.registers.segment(segment).base,
+            _ if self.size == CodeSize::Bits64 => 0,
+            _ => self.registers.segment(segment).base,
+        }
     }
 
     /// Checks `len` bytes at `offset` of a segment and returns their linear address.
@@ -110,11 +140,8 @@ impl<E: Environment> Context<'_, E> {
         let registers = &*self.registers;
         let descriptor = registers.segment(segment);
         let last_byte = u64::from(len.saturating_sub(1));
-        if registers.code_size() == CodeSize::Bits64 {
-            let linear = match segment {
-                segment::FS | segment::GS => descriptor.base.wrapping_add(offset),
-                _ => offset,
-            };
+        if self.size == CodeSize::Bits64 {
+            let linear = self.segment_base(segment).wrapping_add(offset);
             let last = linear.wrapping_add(last_byte);
             return if self.is_canonical(linear) && self.is_canonical(last) {
                 Ok(linear)
@@ -193,6 +220,9 @@ impl<E: Environment> Context<'_, E> {
     /// Fills `buf`, which has the length of the place.
     pub(crate) fn read_bytes(&mut self, place: &Place, buf: &mut [u8]) -> Step<()> {
         debug_assert_eq!(buf.len(), place.len);
+        if place.second.is_none() {
+            return Ok(self.env.read_phys(place.first, buf)?);
+        }
         let (first, rest) = buf
             .split_at_mut_checked(place.first_len)
             .ok_or(Abort::Unhandled)?;
@@ -206,6 +236,9 @@ impl<E: Environment> Context<'_, E> {
     /// Writes `data`, which has the length of the place.
     pub(crate) fn write_bytes(&mut self, place: &Place, data: &[u8]) -> Step<()> {
         debug_assert_eq!(data.len(), place.len);
+        if place.second.is_none() {
+            return Ok(self.env.write_phys(place.first, data)?);
+        }
         let (first, rest) = data
             .split_at_checked(place.first_len)
             .ok_or(Abort::Unhandled)?;

@@ -239,6 +239,7 @@ fn is_segment_operand(instruction: &Instruction) -> bool {
 
 fn system(mnemonic: Mnemonic) -> Option<Op> {
     Some(match mnemonic {
+        Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => Op::Undefined,
         Mnemonic::Smsw => Op::Smsw,
         Mnemonic::Lmsw => Op::Lmsw,
         Mnemonic::Clts => Op::Clts,

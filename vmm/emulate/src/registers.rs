@@ -53,6 +53,18 @@ pub enum CodeSize {
     Bits64,
 }
 
+impl CodeSize {
+    /// Returns the mask of the instruction pointer.
+    #[inline]
+    pub(crate) const fn ip_mask(self) -> u64 {
+        match self {
+            Self::Bits16 => u16::MAX as u64,
+            Self::Bits32 => u32::MAX as u64,
+            Self::Bits64 => u64::MAX,
+        }
+    }
+}
+
 impl Registers {
     /// Tells whether long mode is active (64-bit or compatibility mode).
     #[must_use]
@@ -153,15 +165,6 @@ impl Registers {
     /// Replaces the flags in `mask`.
     pub(crate) const fn set_flags(&mut self, mask: u64, flags: u64) {
         self.rflags = self.rflags & !mask | flags & mask;
-    }
-
-    /// Returns the mask of the instruction pointer.
-    pub(crate) fn ip_mask(&self) -> u64 {
-        match self.code_size() {
-            CodeSize::Bits16 => u64::from(u16::MAX),
-            CodeSize::Bits32 => u64::from(u32::MAX),
-            CodeSize::Bits64 => u64::MAX,
-        }
     }
 }
 

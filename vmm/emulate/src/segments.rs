@@ -1,8 +1,9 @@
 //! Loading segment registers from descriptors (AMD APM vol. 2, 4.7 to 4.11; Intel SDM vol. 3, 5.6 to 5.8).
 
+use crate::context::Context;
 use crate::decode::{Op, Operand};
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::registers::CodeSize;
 use crate::walk::{Access, Intent};
 use api::cpu::{Segment, SegmentAttributes as Attr, rflags, segment, vector};
@@ -133,8 +134,7 @@ impl<E: Environment> Context<'_, E> {
         let cpl = u16::from(self.registers.cpl);
         if selector & !RPL == 0 {
             // Only 64-bit mode has a null stack segment.
-            let is_allowed =
-                self.registers.code_size() == CodeSize::Bits64 && cpl < 3 && selector & RPL == cpl;
+            let is_allowed = self.size == CodeSize::Bits64 && cpl < 3 && selector & RPL == cpl;
             if !is_allowed {
                 return Err(Exception::general_protection(0).into());
             }

@@ -1,8 +1,9 @@
 //! Pushes, pops and stack frames. Nothing is committed before the last access succeeded.
 
+use crate::context::Context;
 use crate::decode::{Op, Operand};
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::registers::{RBP, RSP, merge};
 use api::cpu::{rflags, segment};
 use api::device::Width;
@@ -184,9 +185,6 @@ impl<E: Environment> Context<'_, E> {
             pointer = self.push_at(pointer, width, frame)?;
         }
         pointer = self.moved(pointer, 0u64.wrapping_sub(size));
-        // The new top of the stack must be writable.
-        let linear = self.linear(segment::SS, pointer, width.bytes(), true)?;
-        self.place(linear, width.bytes(), true)?;
         self.registers
             .write_gpr(RBP, Width::Qword, merge(rbp, width, frame));
         self.registers.set_stack_pointer(pointer);

@@ -3,9 +3,10 @@
 //! A call does a bounded number of iterations and leaves the registers as an interrupt between two would find them.
 
 use crate::alu::{STATUS, subtract};
+use crate::context::Context;
 use crate::decode::Repeat;
 use crate::environment::Environment;
-use crate::execute::{Context, Flow, Step};
+use crate::execute::{Flow, Step};
 use crate::memory::{Place, in_page};
 use crate::registers::{RAX, RCX, RDI, RDX, RSI};
 use addr::{Gpa, PAGE_SIZE};

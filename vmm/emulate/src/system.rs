@@ -1,8 +1,9 @@
 //! Instructions on control, debug and descriptor-table registers.
 
+use crate::context::Context;
 use crate::decode::{Op, Operand};
 use crate::environment::{Environment, SystemTables};
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::registers::CodeSize;
 use crate::segments::{Descriptor, selector_fault};
 use api::cpu::{DescriptorTable, Segment, SegmentAttributes as Attr, cr0, cr4, rflags, vector};
@@ -80,7 +81,7 @@ impl<E: Environment> Context<'_, E> {
 
     /// Bytes of the base in a stored table register.
     fn base_len(&self) -> u32 {
-        match self.registers.code_size() {
+        match self.size {
             CodeSize::Bits64 => 8,
             _ => 4,
         }
@@ -111,7 +112,7 @@ impl<E: Environment> Context<'_, E> {
         if self.decoded.extra == 24 {
             base &= 0xff_ffff;
         }
-        if self.registers.code_size() == CodeSize::Bits64 && !self.is_canonical(base) {
+        if self.size == CodeSize::Bits64 && !self.is_canonical(base) {
             return Err(Exception::general_protection(0).into());
         }
         let register = DescriptorTable {
@@ -201,7 +202,7 @@ impl<E: Environment> Context<'_, E> {
 
     /// MOV to and from control and debug registers: always the full width of the mode.
     fn special_move(&mut self, op: Op) -> Step<()> {
-        let width = match self.registers.code_size() {
+        let width = match self.size {
             CodeSize::Bits64 => Width::Qword,
             _ => Width::Dword,
         };

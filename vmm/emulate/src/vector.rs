@@ -1,8 +1,9 @@
 //! Moves between memory and MMX, XMM and YMM registers.
 
+use crate::context::Context;
 use crate::decode::{Operand, Part, VectorMove};
 use crate::environment::Environment;
-use crate::execute::{Abort, Context, Exception, Flow, Step};
+use crate::execute::{Abort, Exception, Flow, Step};
 use crate::memory::ACCESS_MAX;
 use api::cpu::{cr0, cr4, vector};
 

@@ -58,6 +58,8 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Bits 62:52, which PAE paging outside long mode reserves.
 const UPPER: u64 = 0x7ff0_0000_0000_0000;
+/// Bits 20:13, which a 2 MiB page reserves.
+const LARGE_RESERVED: u64 = 0x1f_e000;
 /// Bits 8:5 and 2:1, which a PAE page-directory pointer reserves.
 const PAE_POINTER_RESERVED: u64 = 0x1e6;
 /// Page-fault error code.
@@ -82,30 +84,40 @@ struct Scheme {
     root: u64,
     /// PAE paging outside long mode.
     is_pae: bool,
+    /// Bits that must be zero in every entry.
+    reserved: u64,
 }
 
 impl Scheme {
-    fn of(registers: &Registers) -> Self {
-        let (levels, root_mask, is_pae) = if registers.is_long() {
-            let levels = if registers.cr4 & cr4::LA57 != 0 { 5 } else { 4 };
-            (levels, ADDRESS, false)
-        } else if registers.cr4 & cr4::PAE != 0 {
-            (3, 0xffff_ffe0, true)
-        } else {
+    #[inline]
+    fn of(registers: &Registers, config: &Config) -> Self {
+        let is_long = registers.is_long();
+        if !is_long && registers.cr4 & cr4::PAE == 0 {
             return Self {
                 levels: 2,
                 entry_shift: 2,
                 index_bits: 10,
                 root: registers.cr3 & 0xffff_f000,
                 is_pae: false,
+                reserved: 0,
             };
-        };
+        }
+        let beyond = u64::MAX.wrapping_shl(u32::from(config.phys_bits));
+        let mut reserved = ADDRESS & beyond;
+        if registers.efer & efer::NXE == 0 {
+            reserved |= NO_EXECUTE;
+        }
         Self {
-            levels,
+            levels: match (is_long, registers.cr4 & cr4::LA57 != 0) {
+                (false, _) => 3,
+                (true, false) => 4,
+                (true, true) => 5,
+            },
             entry_shift: 3,
             index_bits: 9,
-            root: registers.cr3 & root_mask,
-            is_pae,
+            root: registers.cr3 & if is_long { ADDRESS } else { 0xffff_ffe0 },
+            is_pae: !is_long,
+            reserved: if is_long { reserved } else { reserved | UPPER },
         }
     }
 
@@ -120,11 +132,7 @@ impl Scheme {
             .wrapping_add(12)
     }
 
-    const fn entry_address(&self, table: u64, level: u32, linear: u64) -> u64 {
-        let index = linear >> self.shift(level) & (1u64 << self.index_bits).wrapping_sub(1);
-        table.wrapping_add(index << self.entry_shift)
-    }
-
+    #[inline]
     fn read<E: Environment>(&self, env: &mut E, address: u64) -> Result<u64, Unavailable> {
         if !self.is_narrow() {
             return env.read_entry(Gpa::new_truncate(address));
@@ -148,70 +156,127 @@ impl Scheme {
         env.compare_exchange(Gpa::new_truncate(address), old, new)
     }
 
-    /// Tells whether `entry` maps a large page at `level`.
-    fn is_large(&self, entry: u64, level: u32, registers: &Registers) -> bool {
-        if entry & LARGE == 0 {
-            return false;
-        }
-        match level {
-            2 => !self.is_narrow() || registers.cr4 & cr4::PSE != 0,
-            3 => !self.is_pae,
-            _ => false,
-        }
-    }
-
-    /// Returns the bits that must be zero in `entry`.
-    fn reserved(&self, entry: u64, level: u32, registers: &Registers, config: &Config) -> u64 {
-        let is_large = self.is_large(entry, level, registers);
-        let above = u64::MAX
-            .checked_shl(u32::from(config.phys_bits))
-            .unwrap_or(0);
-        if self.is_narrow() {
-            // Bits 20:13 of a 4 MiB page are address bits 39:32.
-            let high = above >> 32 << 13 & 0x1f_e000;
-            return if is_large { 1 << 21 | high } else { 0 };
-        }
-        let mut reserved = ADDRESS & above;
-        if registers.efer & efer::NXE == 0 {
-            reserved |= NO_EXECUTE;
-        }
-        if self.is_pae {
-            reserved |= UPPER;
-            if level == 3 {
-                return reserved | PAE_POINTER_RESERVED | NO_EXECUTE;
-            }
-        }
-        match level {
-            2 if is_large => reserved | 0x1f_e000,
-            3 if is_large && config.has_page1gb => reserved | 0x3fff_e000,
-            3.. => reserved | LARGE,
-            _ => reserved,
-        }
-    }
-
-    /// Returns the address of the page or table that `entry` names.
-    fn target(&self, entry: u64, level: u32, is_leaf: bool) -> u64 {
-        if self.is_narrow() {
-            return if is_leaf && level == 2 {
-                entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32
+    /// Judges an entry above the last level that has the bit of a large page, or is a PAE pointer.
+    #[cold]
+    fn special(&self, entry: u64, level: u32, registers: &Registers, config: &Config) -> Special {
+        let reserved = |bits: u64, otherwise| {
+            if entry & bits == 0 {
+                otherwise
             } else {
-                entry & 0xffff_f000
-            };
+                Special::Reserved
+            }
+        };
+        if self.is_narrow() {
+            if registers.cr4 & cr4::PSE == 0 {
+                return Special::Table;
+            }
+            // Bits 20:13 of a 4 MiB page are address bits 39:32; bit 21 is reserved.
+            let beyond = u64::MAX.wrapping_shl(u32::from(config.phys_bits));
+            let high = beyond >> 32 << 13 & 0x1f_e000;
+            let base = entry & 0xffc0_0000 | (entry >> 13 & 0xff) << 32;
+            return reserved(1 << 21 | high, Special::Page(base));
         }
-        let page = (1u64 << self.shift(level)).wrapping_sub(1);
-        if is_leaf {
-            entry & ADDRESS & !page
-        } else {
-            entry & ADDRESS
+        match level {
+            2 => reserved(LARGE_RESERVED, Special::Page(entry & ADDRESS & !0x1f_ffff)),
+            3 if self.is_pae => reserved(PAE_POINTER_RESERVED | NO_EXECUTE, Special::Table),
+            3 if config.has_page1gb => {
+                reserved(0x3fff_e000, Special::Page(entry & ADDRESS & !0x3fff_ffff))
+            }
+            _ => Special::Reserved,
         }
     }
+}
+
+/// What an unusual entry is.
+enum Special {
+    /// It names a table after all.
+    Table,
+    /// It maps a large page at this address.
+    Page(u64),
+    /// It has bits that must be zero.
+    Reserved,
 }
 
 /// Translates a linear address for an access that does not cross a page. Sets accessed and dirty bits.
 ///
 /// # Errors
 /// [`WalkError::Fault`] holds the page fault that the access raises.
+#[inline]
 pub fn translate<E: Environment>(
+    env: &mut E,
+    registers: &Registers,
+    config: &Config,
+    linear: u64,
+    access: Access,
+) -> Result<Gpa, WalkError> {
+    if registers.is_long()
+        && let Some(gpa) = walk_marked(env, registers, config, linear, access)?
+    {
+        return Ok(gpa);
+    }
+    walk(env, registers, config, linear, access)
+}
+
+/// Walks the tables of long mode where nothing is unusual: all entries are present and marked, and allow the access.
+///
+/// Returns nothing otherwise; then [`walk`] finds out what is the matter. This is the path that counts in an exit's cost.
+#[inline(never)]
+fn walk_marked<E: Environment>(
+    env: &mut E,
+    registers: &Registers,
+    config: &Config,
+    linear: u64,
+    access: Access,
+) -> Result<Option<Gpa>, Unavailable> {
+    const INDEX_MASK: u64 = 0x1ff;
+    if registers.cr0 & cr0::PG == 0 {
+        return Ok(None);
+    }
+    let (mut all, mut any) = (u64::MAX, 0);
+    let mut shift: u32 = if registers.cr4 & cr4::LA57 != 0 {
+        48
+    } else {
+        39
+    };
+    let mut table = registers.cr3 & ADDRESS;
+    let entry = loop {
+        let address = table | (linear.wrapping_shr(shift) & INDEX_MASK) << 3;
+        let entry = env.read_entry(Gpa::new_truncate(address))?;
+        if entry & PRESENT == 0 {
+            return Ok(None);
+        }
+        all &= entry;
+        any |= entry;
+        if shift == 12 {
+            break entry;
+        }
+        if entry & LARGE != 0 {
+            // 2 MiB pages are common; 1 GiB pages are left to the long way.
+            if shift != 21 || entry & LARGE_RESERVED != 0 {
+                return Ok(None);
+            }
+            break entry;
+        }
+        table = entry & ADDRESS;
+        shift = shift.wrapping_sub(9);
+    };
+    let mut reserved = ADDRESS & u64::MAX.wrapping_shl(u32::from(config.phys_bits));
+    if registers.efer & efer::NXE == 0 {
+        reserved |= NO_EXECUTE;
+    }
+    let is_clean = access.intent == Intent::Write && entry & DIRTY == 0;
+    let is_usual = any & reserved == 0 && all & ACCESSED != 0 && !is_clean;
+    if !is_usual || !is_allowed(all, any, registers, access) {
+        return Ok(None);
+    }
+    let offset_mask = 1u64.wrapping_shl(shift).wrapping_sub(1);
+    let page = entry & ADDRESS & !offset_mask;
+    Ok(Some(Gpa::new_truncate(page | linear & offset_mask)))
+}
+
+/// Walks the tables of any paging mode.
+#[cold]
+fn walk<E: Environment>(
     env: &mut E,
     registers: &Registers,
     config: &Config,
@@ -221,10 +286,7 @@ pub fn translate<E: Environment>(
     if registers.cr0 & cr0::PG == 0 {
         return Ok(Gpa::new_truncate(linear & 0xffff_ffff));
     }
-    if let Some(gpa) = walk_plain(env, registers, config, linear, access)? {
-        return Ok(gpa);
-    }
-    let scheme = Scheme::of(registers);
+    let scheme = Scheme::of(registers, config);
     for _ in 0..RESTARTS_MAX {
         if let Some(gpa) = walk_once(env, registers, config, &scheme, linear, access)? {
             return Ok(gpa);
@@ -233,63 +295,15 @@ pub fn translate<E: Environment>(
     Err(WalkError::Unavailable)
 }
 
-/// The common walk in few instructions: four levels of long mode, all entries accessed already, nothing reserved set,
-/// the access allowed. Nothing for every other case, a fault included: the exact walk then finds out.
-#[inline]
-fn walk_plain<E: Environment>(
-    env: &mut E,
-    registers: &Registers,
-    config: &Config,
-    linear: u64,
-    access: Access,
-) -> Result<Option<Gpa>, Unavailable> {
-    const NEEDED: u64 = PRESENT | ACCESSED;
-    /// Bits that a large page reserves below its own address: all of a 1 GiB page's, but PAT at bit 12.
-    const LARGE_RESERVED: u64 = 0x1f_e000;
-    if !registers.is_long() || registers.cr4 & cr4::LA57 != 0 {
-        return Ok(None);
-    }
-    let mut entry = registers.cr3;
-    let (mut all, mut any) = (u64::MAX, 0);
-    for shift in [39, 30, 21, 12] {
-        let index = linear.wrapping_shr(shift) & 0x1ff;
-        entry = env.read_entry(Gpa::new_truncate(entry & ADDRESS | index << 3))?;
-        all &= entry;
-        any |= entry;
-        if entry & NEEDED != NEEDED || (shift == 39 && entry & LARGE != 0) {
-            return Ok(None);
-        }
-        let is_large = entry & LARGE != 0 && shift != 12;
-        if is_large && (entry & LARGE_RESERVED != 0 || (shift == 30 && !config.has_page1gb)) {
-            return Ok(None);
-        }
-        if is_large || shift == 12 {
-            let page = 1u64.wrapping_shl(shift).wrapping_sub(1);
-            let above = ADDRESS & u64::MAX.wrapping_shl(config.phys_bits.into());
-            let rights = Rights {
-                writable: all & WRITABLE != 0,
-                user: all & USER != 0,
-                no_execute: any & NO_EXECUTE != 0,
-            };
-            let no_nx = any & NO_EXECUTE == 0 || registers.efer & efer::NXE != 0;
-            let aligned = entry & page & ADDRESS == 0;
-            let clean = access.intent != Intent::Write || entry & DIRTY != 0;
-            let plain = any & above == 0 && no_nx && aligned && clean;
-            let gpa = Gpa::new_truncate(entry & ADDRESS & !page | linear & page);
-            return Ok((plain && rights.allow(registers, access)).then_some(gpa));
-        }
-    }
-    Ok(None)
-}
-
-/// Rights that all levels of a walk grant together.
-struct Rights {
-    writable: bool,
-    user: bool,
-    no_execute: bool,
+/// One entry of a walk.
+#[derive(Clone, Copy, Default)]
+struct Visited {
+    address: u64,
+    entry: u64,
 }
 
 /// Walks once; nothing when an entry changed before its accessed or dirty bit could be set.
+#[inline]
 fn walk_once<E: Environment>(
     env: &mut E,
     registers: &Registers,
@@ -298,98 +312,114 @@ fn walk_once<E: Environment>(
     linear: u64,
     access: Access,
 ) -> Result<Option<Gpa>, WalkError> {
-    let fault = |code| fault(registers, linear, access, code);
-    let mut visited = [(0u64, 0u64); LEVELS_MAX];
-    let mut places = visited.iter_mut();
-    let mut rights = Rights {
-        writable: true,
-        user: true,
-        no_execute: false,
-    };
+    let index_mask = (1u64 << scheme.index_bits).wrapping_sub(1);
+    let mut visited = [Visited::default(); LEVELS_MAX];
+    // Rights that all levels grant, and bits that any level has.
+    let (mut all, mut any) = (u64::MAX, 0);
     let mut table = scheme.root;
     let mut level = scheme.levels;
-    let (page, offset_bits) = loop {
-        let address = scheme.entry_address(table, level, linear);
+    let mut shift = scheme.shift(level);
+    let page = loop {
+        let address = table | (linear >> shift & index_mask) << scheme.entry_shift;
         let entry = scheme.read(env, address)?;
         if entry & PRESENT == 0 {
-            return Err(fault(0));
+            return Err(fault(registers, linear, access, 0));
         }
-        if entry & scheme.reserved(entry, level, registers, config) != 0 {
-            return Err(fault(FAULT_PRESENT | FAULT_RESERVED));
+        if entry & scheme.reserved != 0 {
+            let code = FAULT_PRESENT | FAULT_RESERVED;
+            return Err(fault(registers, linear, access, code));
         }
-        let is_leaf = level == 1 || scheme.is_large(entry, level, registers);
+        let is_pointer = scheme.is_pae && level == 3;
         // The page-directory pointers of PAE paging have neither rights nor an accessed bit.
-        if !(scheme.is_pae && level == 3) {
-            rights.writable &= entry & WRITABLE != 0;
-            rights.user &= entry & USER != 0;
-            rights.no_execute |= entry & NO_EXECUTE != 0;
-            if let Some(place) = places.next() {
-                *place = (address, entry);
+        if !is_pointer {
+            all &= entry;
+            any |= entry;
+            if let Some(place) = visited.get_mut(level.wrapping_sub(1) as usize) {
+                *place = Visited { address, entry };
             }
         }
-        let target = scheme.target(entry, level, is_leaf);
-        if is_leaf {
-            break (target, scheme.shift(level));
+        let target = entry & ADDRESS;
+        if level == 1 {
+            break target;
+        }
+        if is_pointer || entry & LARGE != 0 {
+            match scheme.special(entry, level, registers, config) {
+                Special::Table => {}
+                Special::Page(page) => break page,
+                Special::Reserved => {
+                    let code = FAULT_PRESENT | FAULT_RESERVED;
+                    return Err(fault(registers, linear, access, code));
+                }
+            }
         }
         table = target;
         level = level.wrapping_sub(1);
+        shift = shift.wrapping_sub(scheme.index_bits);
     };
-    if !rights.allow(registers, access) {
-        return Err(fault(FAULT_PRESENT));
+    if !is_allowed(all, any, registers, access) {
+        return Err(fault(registers, linear, access, FAULT_PRESENT));
     }
-    if !mark(env, scheme, &visited, access)? {
+    let is_write = access.intent == Intent::Write;
+    let leaf = visited.get(level.wrapping_sub(1) as usize);
+    let is_clean = is_write && leaf.is_some_and(|leaf| leaf.entry & DIRTY == 0);
+    if (all & ACCESSED == 0 || is_clean) && !mark(env, scheme, &visited, is_write)? {
         return Ok(None);
     }
-    let offset = linear & (1u64 << offset_bits).wrapping_sub(1);
+    let offset = linear & (1u64 << shift).wrapping_sub(1);
     Ok(Some(Gpa::new_truncate(page | offset)))
 }
 
-impl Rights {
-    fn allow(&self, registers: &Registers, access: Access) -> bool {
-        let write_protect = registers.cr0 & cr0::WP != 0;
-        match (access.intent, access.is_user) {
-            (Intent::Fetch, is_user) => {
-                let smep = registers.cr4 & cr4::SMEP != 0;
-                let right_owner = if is_user {
-                    self.user
-                } else {
-                    !(smep && self.user)
-                };
-                right_owner && !self.no_execute
-            }
-            (Intent::Read, true) => self.user,
-            (Intent::Write, true) => self.user && self.writable,
-            (intent, false) => {
-                let smap = registers.cr4 & cr4::SMAP != 0;
-                let overridden = registers.rflags & rflags::AC != 0 && !access.is_implicit;
-                let owner = !self.user || !smap || overridden;
-                owner && (intent == Intent::Read || self.writable || !write_protect)
-            }
-        }
+/// Tells whether entries with the bits `all` in common, and `any` in one at least, allow the access.
+#[inline]
+fn is_allowed(all: u64, any: u64, registers: &Registers, access: Access) -> bool {
+    let is_user_page = all & USER != 0;
+    let is_writable = all & WRITABLE != 0;
+    if access.intent == Intent::Fetch {
+        let smep = registers.cr4 & cr4::SMEP != 0;
+        let is_forbidden = if access.is_user {
+            !is_user_page
+        } else {
+            smep && is_user_page
+        };
+        return !is_forbidden && any & NO_EXECUTE == 0;
     }
+    let is_write = access.intent == Intent::Write;
+    if access.is_user {
+        return is_user_page && (is_writable || !is_write);
+    }
+    let smap = registers.cr4 & cr4::SMAP != 0;
+    let is_overridden = registers.rflags & rflags::AC != 0 && !access.is_implicit;
+    let is_kept_out = is_user_page && smap && !is_overridden;
+    let write_protect = registers.cr0 & cr0::WP != 0;
+    !is_kept_out && (is_writable || !is_write || !write_protect)
 }
 
-/// Sets the accessed bits, and the dirty bit of the last entry for a write; tells whether no entry changed meanwhile.
+/// Sets the accessed bits, from the root down, and the dirty bit of the last entry for a write; tells whether no entry
+/// changed meanwhile.
+#[cold]
 fn mark<E: Environment>(
     env: &mut E,
     scheme: &Scheme,
-    visited: &[(u64, u64)],
-    access: Access,
+    visited: &[Visited; LEVELS_MAX],
+    is_write: bool,
 ) -> Result<bool, Unavailable> {
-    let mut entries = visited.iter().filter(|(_, entry)| *entry != 0).peekable();
-    while let Some(&(address, entry)) = entries.next() {
-        let is_last = entries.peek().is_none();
-        let mut marked = entry | ACCESSED;
-        if is_last && access.intent == Intent::Write {
+    let last = visited.iter().position(|v| v.entry != 0);
+    for (index, v) in visited.iter().enumerate().rev() {
+        if v.entry == 0 {
+            continue;
+        }
+        let mut marked = v.entry | ACCESSED;
+        if is_write && Some(index) == last {
             marked |= DIRTY;
         }
-        if marked != entry && !scheme.exchange(env, address, entry, marked)? {
+        if marked != v.entry && !scheme.exchange(env, v.address, v.entry, marked)? {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
+#[cold]
 fn fault(registers: &Registers, linear: u64, access: Access, code: u32) -> WalkError {
     let mut code = code;
     if access.intent == Intent::Write {

@@ -7,8 +7,9 @@ use crate::arena::{Arena, align_up};
 use crate::dsdt;
 use crate::error::LoadError;
 use crate::platform::{
-    ACPI_DISABLE, ACPI_ENABLE, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, PIT_GSI, PM_TIMER, PM1_CONTROL,
-    PM1_EVENT, RESET_PORT, RESET_VALUE, SCI_IRQ, SMI_COMMAND, XAPIC_ID_MAX, is_level,
+    ACPI_DISABLE, ACPI_ENABLE, GPE0, GPE0_LEN, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, PIT_GSI,
+    PM_TIMER, PM1_CONTROL, PM1_EVENT, RESET_PORT, RESET_VALUE, SCI_IRQ, SMI_COMMAND, XAPIC_ID_MAX,
+    is_level,
 };
 use crate::ram::FIRMWARE_START;
 use acpi_tables::Aml;
@@ -162,6 +163,8 @@ fn fadt(machine: &MachineShape, facs: u32, dsdt: u32) -> Vec<u8> {
     table.pm1a_evt_blk = u32::from(PM1_EVENT).into();
     table.pm1a_cnt_blk = u32::from(PM1_CONTROL).into();
     table.pm_tmr_blk = u32::from(PM_TIMER).into();
+    table.gpe0_blk = u32::from(GPE0).into();
+    table.gpe0_blk_len = GPE0_LEN;
     table.pm1_evt_len = 4;
     table.pm1_cnt_len = 2;
     table.pm_tmr_len = 4;

@@ -14,6 +14,10 @@ pub(crate) const PM1_EVENT: u16 = 0xb000;
 pub(crate) const PM1_CONTROL: u16 = 0xb004;
 /// Power management timer.
 pub(crate) const PM_TIMER: u16 = 0xb008;
+/// General-purpose events: status, then enable.
+pub(crate) const GPE0: u16 = 0xb00c;
+/// Bytes of [`GPE0`].
+pub(crate) const GPE0_LEN: u8 = 4;
 /// Ports of the power management block.
 pub(crate) const PM_PORTS: u8 = 0x40;
 /// SMI command port.
