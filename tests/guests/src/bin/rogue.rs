@@ -140,7 +140,7 @@ fn wild(seed: u64) -> ! {
     let mut random = Random::new(seed);
     let code = cpu::scratch_memory(0x80_0000, WILD_SIZE);
     for byte in code.iter_mut() {
-        *byte = random.next() as u8;
+        *byte = random.word() as u8;
     }
     let start = code.as_ptr() as u64;
     loop {
