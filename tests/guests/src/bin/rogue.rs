@@ -117,7 +117,7 @@ fn storm(size: Option<u64>) -> ! {
     interrupts::unmask_pic_line(PIT_LINE);
     lapic::start_periodic_timer(VECTOR);
     cpu::enable_interrupts();
-    while size.is_none_or(|size| interrupts::count(VECTOR) < size) {
+    while size.is_none_or(|size| interrupts::taken() < size) {
         lapic::send_self_xapic(VECTOR);
     }
     println!("rogue: storm is over");
