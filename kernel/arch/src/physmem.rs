@@ -41,6 +41,21 @@ pub unsafe fn read_u64(hpa: Hpa) -> u64 {
     unsafe { direct(hpa).cast::<u64>().read_volatile() }
 }
 
+/// Reads 16 bytes, aligned or not.
+///
+/// # Safety
+/// As for [`read`].
+#[must_use]
+#[inline]
+pub unsafe fn read_u128(hpa: Hpa) -> u128 {
+    let at = direct(hpa).cast::<u64>();
+    // SAFETY: the caller lends the 16 bytes; x86 has no alignment rule for this access.
+    let low = unsafe { at.read_unaligned() };
+    // SAFETY: as above.
+    let high = unsafe { at.add(1).read_unaligned() };
+    u128::from(low) | u128::from(high) << 64
+}
+
 /// Copies to host-physical memory.
 ///
 /// # Safety

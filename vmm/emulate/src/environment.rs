@@ -63,6 +63,17 @@ pub trait Environment {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    /// Reads `len` bytes (at most 16) of code that do not cross a 4 KiB boundary, the first lowest. What lies above them
+    /// in the result is arbitrary. Worth overriding: every emulated instruction needs one.
+    ///
+    /// # Errors
+    /// [`Unavailable`] when the host cannot make the access now.
+    fn read_code(&mut self, gpa: Gpa, len: usize) -> Result<u128, Unavailable> {
+        let mut bytes = [0; 16];
+        self.read_phys(gpa, bytes.get_mut(..len).unwrap_or_default())?;
+        Ok(u128::from_le_bytes(bytes))
+    }
+
     /// Reads a port (byte, word or double word).
     ///
     /// # Errors

@@ -66,12 +66,19 @@ impl Window {
             is_implicit: false,
         };
         let gpa = translate(env, registers, config, linear, access)?;
-        let mut buf = [0; LEN_MAX];
         let len = in_page(linear).min(self.limit.saturating_sub(self.len));
-        let buf = buf.get_mut(..len).unwrap_or_default();
-        env.read_phys(gpa, buf)?;
-        self.append(buf);
+        let bytes = env.read_code(gpa, len)?;
+        self.append_word(bytes, len);
         Ok(())
+    }
+
+    /// Appends the low `len` bytes of `bytes`, as many as a window can hold.
+    fn append_word(&mut self, bytes: u128, len: usize) {
+        let len = len.min(LEN_MAX.saturating_sub(self.len));
+        let bits = |bytes: usize| u32::try_from(bytes).unwrap_or(0).wrapping_mul(8);
+        let kept = bytes & !u128::MAX.wrapping_shl(bits(len));
+        self.bytes |= kept.wrapping_shl(bits(self.len));
+        self.len = self.len.saturating_add(len);
     }
 
     fn append(&mut self, bytes: &[u8]) {

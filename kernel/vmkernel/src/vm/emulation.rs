@@ -150,6 +150,15 @@ impl Environment for View<'_> {
         Ok(u64::from_le_bytes(bytes))
     }
 
+    fn read_code(&mut self, gpa: Gpa, len: usize) -> Result<u128, Unavailable> {
+        if let Some(bytes) = self.vm.ram.read_u128(gpa) {
+            return Ok(bytes);
+        }
+        let mut bytes = [0; 16];
+        self.read_phys(gpa, &mut bytes[..len.min(16)])?;
+        Ok(u128::from_le_bytes(bytes))
+    }
+
     fn port_in(&mut self, port: u16, width: Width) -> Result<u32, Unavailable> {
         Ok(self.vm.port_read(port, width))
     }
@@ -293,21 +302,23 @@ fn registers_of(cpu: &Vcpu) -> Registers {
     }
 }
 
-fn set_registers(cpu: &mut Vcpu, r: &Registers, before: &Registers) {
+/// Puts the registers back. Segments and control registers are written only where the instruction changed them: few do.
+fn set_registers(cpu: &mut Vcpu, r: &Registers) {
     cpu.set_gprs(&r.gpr);
     let vmcb = cpu.vmcb_mut();
     vmcb.control.interrupt_state = u64::from(r.interrupt_shadow);
     let s = &mut vmcb.state;
     (s.rax, s.rsp) = (r.gpr[0], r.gpr[4]);
     (s.rip, s.rflags) = (r.rip, r.rflags);
-    if r.segments != before.segments {
-        let [es, cs, ss, ds, fs, gs] = &r.segments;
-        (s.es, s.cs, s.ss) = (segment_out(es), segment_out(cs), segment_out(ss));
-        (s.ds, s.fs, s.gs) = (segment_out(ds), segment_out(fs), segment_out(gs));
-    }
     (s.cr0, s.cr2, s.cr3, s.cr4) = (r.cr0, r.cr2, r.cr3, r.cr4);
     s.efer = r.efer | Efer::SVME.bits();
     s.cpl = r.cpl;
+    let segments = [
+        &mut s.es, &mut s.cs, &mut s.ss, &mut s.ds, &mut s.fs, &mut s.gs,
+    ];
+    for (old, new) in segments.into_iter().zip(&r.segments) {
+        *old = segment_out(new);
+    }
 }
 
 impl VcpuWorld {
@@ -320,10 +331,14 @@ impl VcpuWorld {
         self.has_work = true;
         let now = self.now();
         let info = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
-        let control = self.cpu.vmcb().control;
-        let fetched = usize::from(control.fetched_count.min(15));
+        let control = &self.cpu.vmcb().control;
+        // Only CPUs with decode assists fill these; a copy, because the VMCB is written below.
+        let (fetched, fetched_bytes) = match usize::from(control.fetched_count.min(15)) {
+            0 => (0, [0; 15]),
+            len => (len, control.fetched_bytes),
+        };
         let bytes = if gpa.is_some() {
-            &control.fetched_bytes[..fetched]
+            &fetched_bytes[..fetched]
         } else {
             &[][..]
         };
@@ -332,8 +347,7 @@ impl VcpuWorld {
             is_write: info.contains(NestedFault::WRITE),
             bytes,
         };
-        let before = registers_of(&self.cpu);
-        let mut registers = before;
+        let mut registers = registers_of(&self.cpu);
         let mut view = View {
             vm: &self.vm,
             cpu: &mut self.cpu,
@@ -356,19 +370,19 @@ impl VcpuWorld {
         if let Some(apic) = apic {
             self.apply_apic(apic);
         }
-        self.finish(outcome, &registers, &before)
+        self.finish(outcome, &registers)
     }
 
-    fn finish(&mut self, outcome: Outcome, registers: &Registers, before: &Registers) -> Flow {
+    fn finish(&mut self, outcome: Outcome, registers: &Registers) -> Flow {
         match outcome {
             Outcome::Done { single_step } => {
-                set_registers(&mut self.cpu, registers, before);
+                set_registers(&mut self.cpu, registers);
                 if single_step {
                     self.single_step();
                 }
             }
             Outcome::Exception(exception) => {
-                set_registers(&mut self.cpu, registers, before);
+                set_registers(&mut self.cpu, registers);
                 if let Some(address) = exception.cr2 {
                     self.cpu.vmcb_mut().state.cr2 = address;
                 }

@@ -81,6 +81,15 @@ impl GuestRam {
         Some(unsafe { arch::physmem::read_u64(mapping.hpa) })
     }
 
+    /// Reads 16 bytes that lie in one page; `None` where there is no RAM, or they do not.
+    #[must_use]
+    #[inline]
+    pub fn read_u128(&self, gpa: Gpa) -> Option<u128> {
+        let mapping = self.view.lookup(gpa).filter(|m| m.remaining >= 16)?;
+        // SAFETY: the bytes are RAM behind the guest's address; it stays while the VM lives.
+        Some(unsafe { arch::physmem::read_u128(mapping.hpa) })
+    }
+
     #[cold]
     fn back_now(&self, gpa: Gpa) -> Result<Mapping, MemoryError> {
         let mut nested = self.nested.lock();
