@@ -117,7 +117,9 @@ fn freestanding_clippy(
 
 fn clippy(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["clippy", "--quiet", "--keep-going"]).args(arguments);
+    cargo
+        .args(["clippy", "--quiet", "--keep-going"])
+        .args(arguments);
     let output = cargo.args(["--", "-D", "warnings"]).output()?;
     ensure!(
         output.status.success(),
