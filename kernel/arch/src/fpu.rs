@@ -77,7 +77,9 @@ impl FpuState {
         // SAFETY: the area is at least 512 bytes; FCW is its first word (APM vol. 2, figure 11-?, FXSAVE image).
         unsafe { this.area.cast::<u16>().write(FCW_DEFAULT) };
         // SAFETY: as above; MXCSR is at byte 24.
-        unsafe { this.area.byte_add(24).cast::<u32>().write(MXCSR_DEFAULT) };
+        let mxcsr = unsafe { this.area.byte_add(24) }.cast::<u32>();
+        // SAFETY: as above, and aligned.
+        unsafe { mxcsr.write(MXCSR_DEFAULT) };
         this
     }
 

@@ -128,7 +128,9 @@ fn build() -> InterruptDescriptorTable {
         };
         let gate = gate(VirtAddr::new(base + vector * 16), ist);
         // SAFETY: the table is 256 gates of 16 bytes and `vector` is below 256; it is not loaded yet.
-        unsafe { table.add(vector as usize).write(gate) };
+        let slot = unsafe { table.add(vector as usize) };
+        // SAFETY: as above.
+        unsafe { slot.write(gate) };
     }
     idt
 }

@@ -52,7 +52,7 @@ pub unsafe fn read_u128(hpa: Hpa) -> u128 {
     // SAFETY: the caller lends the 16 bytes; x86 has no alignment rule for this access.
     let low = unsafe { at.read_unaligned() };
     // SAFETY: as above.
-    let high = unsafe { at.add(1).read_unaligned() };
+    let high = unsafe { at.wrapping_add(1).read_unaligned() };
     u128::from(low) | u128::from(high) << 64
 }
 

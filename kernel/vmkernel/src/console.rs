@@ -71,12 +71,11 @@ const CELLS: usize = 80 * 25;
 impl Cells for TextMemory {
     fn get(&self, index: usize) -> u16 {
         let at = (self.base as *const u16).wrapping_add(index);
-        // SAFETY: `base` maps the screen's 4000 bytes and the index is checked.
-        if index < CELLS {
-            unsafe { at.read_volatile() }
-        } else {
-            0
+        if index >= CELLS {
+            return 0;
         }
+        // SAFETY: `base` maps the screen's 4000 bytes and the index is checked.
+        unsafe { at.read_volatile() }
     }
 
     fn set(&mut self, index: usize, value: u16) {
