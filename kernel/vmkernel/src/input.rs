@@ -1,8 +1,9 @@
 //! Console input: bytes typed on the host's COM1, as futures; and feeding them to a guest's COM1.
 
+use crate::vm::inventory;
 use crate::vm::machine::VmShared;
 use crate::{console, exec, startup, timer};
-use alloc::sync::Arc;
+use alloc::string::String;
 use core::future::poll_fn;
 use core::task::Poll;
 
@@ -33,7 +34,13 @@ pub async fn give(vm: &VmShared, byte: u8) -> bool {
     false
 }
 
-/// Feeds all that is typed to the guest, until the VM ends.
-pub async fn feed(vm: Arc<VmShared>) {
-    while give(&vm, next_byte().await).await {}
+/// Feeds all that is typed to the guest of VM `name`, over its resets, until it is off.
+pub async fn feed(name: String) {
+    loop {
+        let byte = next_byte().await;
+        let Ok(running) = inventory::running(&name) else {
+            return;
+        };
+        give(&running.vm, byte).await;
+    }
 }

@@ -25,20 +25,19 @@ async fn guest(files: Archive<'static>) -> Result<StopReason, String> {
         .ok_or("the boot archive has no run.toml")?;
     let definition = VmDefinition::from_toml(text, Mode::RunGuest).map_err(|e| format!("{e}"))?;
     inventory::add(definition.clone())?;
-    let ended = inventory::power_on(&definition, true)?;
-    let name = definition.name.as_str();
-    let running = inventory::running(name)?;
-    exec::spawn(0, exec::Class::Service, input::feed(running.vm)).detach();
-    let reason = ended.await;
-    inventory::ended_with(name, &reason);
-    Ok(reason)
+    let ended = inventory::power_on(&definition, true, None)?;
+    let name = String::from(definition.name.as_str());
+    exec::spawn(0, exec::Class::Service, input::feed(name)).detach();
+    Ok(inventory::run_to_end(&definition, true, ended).await)
 }
 
 fn verdict_of(reason: &StopReason) -> String {
     match reason {
         StopReason::PowerOff => String::from("poweroff"),
         StopReason::TestExit(value) => format!("exit {value}"),
-        StopReason::Reset => String::from("fault the guest reset the machine"),
+        StopReason::Reset => {
+            String::from("fault the guest could not be started again after its reset")
+        }
         StopReason::Killed | StopReason::Ended => String::from("fault the VM was ended"),
         StopReason::Fault(fault) => format!(
             "fault {}: vCPU {}, {}",

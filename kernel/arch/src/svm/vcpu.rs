@@ -277,7 +277,10 @@ impl Vcpu {
 ///
 /// # Safety
 /// See [`Vcpu::enter`], its only caller.
-#[expect(clippy::too_many_lines, reason = "one straight run of instructions, a register a line")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one straight run of instructions, a register a line"
+)]
 #[inline(always)]
 unsafe fn switch_worlds(vcpu: &mut Vcpu) -> bool {
     let ran: u64;

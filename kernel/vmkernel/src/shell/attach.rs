@@ -1,10 +1,11 @@
 //! `vm console`: the terminal attached to a VM's first serial port, both ways, until the escape key.
 
 use super::print;
-use crate::vm::inventory::Running;
+use crate::vm::inventory::{self, Running};
 use crate::vm::machine::VmShared;
-use crate::{console, exec, input, startup};
+use crate::{console, exec, input, startup, timer};
 use alloc::format;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::Poll;
@@ -13,6 +14,11 @@ use core::task::Poll;
 const ESCAPE: u8 = 0x1d;
 /// Bytes of output that are shown at a time.
 const CHUNK: usize = 512;
+
+/// What is printed when the VM is off.
+const STOPPED: &str = "The VM has stopped.";
+/// Time between looks for the machine that follows a reset.
+const LOOK_NANOS: u64 = 5_000_000;
 
 enum Step {
     Show(Vec<u8>),
@@ -25,15 +31,32 @@ enum Step {
 /// # Errors
 /// A text when another console is attached.
 pub(super) async fn attach(name: &str, running: &Running) -> Result<(), &'static str> {
-    let vm = &running.vm;
-    if !vm.serial.attach() {
+    let serial = &running.vm.serial;
+    if !serial.attach() {
         return Err("another console is attached to this VM");
     }
     print(&format!("Attached to {name}; ctrl-] returns to Basalt.\n"));
-    let why = shuttle(vm).await;
-    vm.serial.detach();
+    let mut why = shuttle(&running.vm).await;
+    // A guest that resets its machine gets a new one with the same console.
+    while why == STOPPED
+        && let Some(next) = next_machine(name, &running.vm).await
+    {
+        why = shuttle(&next.vm).await;
+    }
+    serial.detach();
     print(&format!("\n{why}\n"));
     Ok(())
+}
+
+/// Waits until the VM is off (`None`) or runs on in a new machine.
+async fn next_machine(name: &str, old: &Arc<VmShared>) -> Option<Running> {
+    loop {
+        let running = inventory::running(name).ok()?;
+        if !Arc::ptr_eq(&running.vm, old) && running.vm.take_stop().is_none() {
+            return Some(running);
+        }
+        timer::sleep(LOOK_NANOS).await;
+    }
 }
 
 async fn shuttle(vm: &VmShared) -> &'static str {
@@ -43,10 +66,10 @@ async fn shuttle(vm: &VmShared) -> &'static str {
             Step::Typed(ESCAPE) => return "Detached; the VM goes on.",
             Step::Typed(byte) => {
                 if !input::give(vm, byte).await {
-                    return "The VM has stopped.";
+                    return STOPPED;
                 }
             }
-            Step::Ended => return "The VM has stopped.",
+            Step::Ended => return STOPPED,
         }
     }
 }

@@ -74,7 +74,7 @@ impl VmShared {
     fn env(&self) -> Env<'_> {
         Env {
             now: self.clock.now(),
-            memory: &self.ram,
+            memory: &*self.ram,
         }
     }
 

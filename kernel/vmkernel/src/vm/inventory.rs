@@ -155,23 +155,45 @@ pub fn start(name: &str) -> Result<(), String> {
         Some(_) => Err(format!("VM {name} is running already")),
         None => Ok(r.definition.clone()),
     })?;
-    let ended = power_on(&definition, false)?;
-    let name = name.to_string();
+    let ended = power_on(&definition, false, None)?;
     exec::spawn(0, Class::Service, async move {
-        let reason = ended.await;
-        ended_with(&name, &reason);
+        run_to_end(&definition, false, ended).await;
     })
     .detach();
     Ok(())
 }
 
-/// Powers a VM on and records it as running.
+/// Runs a VM that was powered on until it is off; a reset powers it on again. Records how it ended.
+pub async fn run_to_end(
+    definition: &VmDefinition,
+    direct_serial: bool,
+    first: impl Future<Output = StopReason> + Send,
+) -> StopReason {
+    let name = definition.name.as_str();
+    let mut reason = first.await;
+    while reason == StopReason::Reset {
+        crate::info!("VM {name} was reset by its guest");
+        let before = running(name).ok().map(|r| r.vm);
+        reason = match power_on(definition, direct_serial, before.as_deref()) {
+            Ok(ended) => ended.await,
+            Err(error) => {
+                crate::error!("VM {name} did not start again after its reset: {error}");
+                break;
+            }
+        };
+    }
+    ended_with(name, &reason);
+    reason
+}
+
+/// Powers a VM on and records it as running; `before` is the machine that was reset.
 ///
 /// # Errors
 /// A text that says what to do.
 pub fn power_on(
     definition: &VmDefinition,
     direct_serial: bool,
+    before: Option<&VmShared>,
 ) -> Result<impl Future<Output = StopReason> + Send + use<>, String> {
     let file = |name: &str| {
         files()
@@ -193,7 +215,7 @@ pub fn power_on(
         test_devices: definition.test_devices,
         direct_serial,
     };
-    let (vm, ended) = start::power_on(&blueprint)?;
+    let (vm, ended) = start::power_on(&blueprint, before)?;
     let running = Running {
         vm,
         started_nanos: timer::host_nanos(),
@@ -208,7 +230,7 @@ pub fn power_on(
 }
 
 /// Records that a VM ended, and gives its memory back.
-pub fn ended_with(name: &str, reason: &StopReason) {
+fn ended_with(name: &str, reason: &StopReason) {
     let fault = if let StopReason::Fault(fault) = reason {
         Some(fault)
     } else {

@@ -65,13 +65,13 @@ pub struct VmShared {
     /// Its name. [const after init]
     pub name: String,
     /// Its RAM.
-    pub ram: GuestRam,
+    pub ram: Arc<GuestRam>,
     /// Its virtual time.
     pub clock: VmClock,
     /// Its vCPUs, by number. [const after init]
     pub links: Vec<Arc<VcpuLink>>,
     /// Its serial ports' host side.
-    pub serial: Serial,
+    pub serial: Arc<Serial>,
     pub(super) board: SpinLock<Chipset>,
     pub(super) routing: SpinLock<Routing>,
     paused: AtomicBool,
@@ -88,11 +88,11 @@ impl VmShared {
     #[must_use]
     pub fn new(
         name: String,
-        ram: GuestRam,
+        ram: Arc<GuestRam>,
         links: Vec<Arc<VcpuLink>>,
         board: Chipset,
         routing: SpinLock<Routing>,
-        serial: Serial,
+        serial: Arc<Serial>,
     ) -> Self {
         Self {
             name,

@@ -51,10 +51,14 @@ pub struct Blueprint<'a> {
 
 /// Makes a VM and starts its vCPUs. The future in the result completes when all of it has ended.
 ///
+/// With `before`, the machine that was reset, RAM keeps its content (the kernel is loaded over it, as after a warm
+/// boot) and the serial ports their console.
+///
 /// # Errors
 /// A text that says what is wrong and what to do.
 pub fn power_on(
     blueprint: &Blueprint<'_>,
+    before: Option<&VmShared>,
 ) -> Result<
     (
         Arc<VmShared>,
@@ -62,32 +66,21 @@ pub fn power_on(
     ),
     String,
 > {
-    admit(blueprint)?;
     let map = RamMap::new(blueprint.memory_bytes).map_err(|e| format!("{e}"))?;
-    let ram = GuestRam::new(map).ok_or("no host memory is left for the VM's page tables")?;
-    let pci_window = u32::try_from(map.low_end()).unwrap_or(u32::MAX);
-    let modules: Vec<Module<'_>> = blueprint
-        .modules
-        .iter()
-        .map(|(line, data)| Module {
-            command_line: line,
-            data,
-        })
-        .collect();
-    let request = Request {
-        kernel: blueprint.kernel.1,
-        kernel_name: blueprint.kernel.0,
-        command_line: blueprint.command_line,
-        initrd: blueprint.initrd,
-        modules: &modules,
-        machine: MachineShape {
-            ram: map,
-            vcpus: blueprint.vcpus,
-            has_keyboard_controller: true,
-            has_vga: false,
-        },
+    let (ram, serial) = match before {
+        Some(vm) => (Arc::clone(&vm.ram), Arc::clone(&vm.serial)),
+        None => {
+            admit(blueprint)?;
+            let ram =
+                GuestRam::new(map).ok_or("no host memory is left for the VM's page tables")?;
+            (
+                Arc::new(ram),
+                Arc::new(Serial::new(blueprint.direct_serial)),
+            )
+        }
     };
-    let loaded = loader::load(&request, &ram).map_err(|e| format!("{e}"))?;
+    let state = load(blueprint, map, &ram)?;
+    let pci_window = u32::try_from(map.low_end()).unwrap_or(u32::MAX);
     let mut lapics = Vec::new();
     let mut policies = Vec::new();
     for index in 0..blueprint.vcpus {
@@ -101,23 +94,44 @@ pub fn power_on(
         .collect();
     let routing = Routing::new(lapics.iter().map(LocalApic::identity).collect());
     let board = board::new_chipset(blueprint, &map);
-    let serial = Serial::new(blueprint.direct_serial);
-    let vm = Arc::new(VmShared::new(
-        String::from(blueprint.name),
-        ram,
-        links,
-        board,
-        routing,
-        serial,
-    ));
+    let name = String::from(blueprint.name);
+    let vm = Arc::new(VmShared::new(name, ram, links, board, routing, serial));
     let mut worlds = Vec::new();
     for (index, (lapic, policy)) in (0_u32..).zip(lapics.into_iter().zip(policies)) {
-        let cpu = new_cpu(&vm, (index == 0).then_some(&loaded.cpu))?;
+        let cpu = new_cpu(&vm, (index == 0).then_some(&state))?;
         worlds.push(VcpuWorld::new(Arc::clone(&vm), index, cpu, policy, lapic));
     }
     vm.clock.resume();
     let ended = start_tasks(&vm, worlds);
     Ok((vm, ended))
+}
+
+/// Loads the guest's files; returns the state in which its first vCPU starts.
+fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<CpuState, String> {
+    let modules = blueprint.modules.iter();
+    let modules: Vec<Module<'_>> = modules
+        .map(|(line, data)| Module {
+            command_line: line,
+            data,
+        })
+        .collect();
+    let machine = MachineShape {
+        ram: map,
+        vcpus: blueprint.vcpus,
+        has_keyboard_controller: true,
+        has_vga: false,
+    };
+    let request = Request {
+        kernel: blueprint.kernel.1,
+        kernel_name: blueprint.kernel.0,
+        command_line: blueprint.command_line,
+        initrd: blueprint.initrd,
+        modules: &modules,
+        machine,
+    };
+    loader::load(&request, ram)
+        .map(|loaded| loaded.cpu)
+        .map_err(|e| format!("{e}"))
 }
 
 /// Checks that the host can take the VM at all.
