@@ -216,6 +216,15 @@ impl Emulator {
     }
 
     #[inline]
+    /// Tells whether the instruction at RIP is HLT, which only the monitor can execute.
+    pub fn at_halt<E: Environment>(&mut self, env: &mut E, registers: &Registers) -> bool {
+        const HLT: u128 = 0xf4;
+        let size = registers.code_size();
+        let mut window = Window::default();
+        let fetched = window.fetch(env, registers, &self.config, size, &[]);
+        fetched.is_ok() && window.len > 0 && window.bytes & 0xff == HLT
+    }
+
     fn try_run<E: Environment>(
         &mut self,
         env: &mut E,

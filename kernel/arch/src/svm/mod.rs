@@ -22,6 +22,8 @@ pub struct Features {
     pub asids: u32,
     /// EDX as it stands.
     pub bits: u32,
+    /// The CPU is QEMU's TCG, whose SVM does not restore an interrupt shadow.
+    emulated: bool,
 }
 
 impl Features {
@@ -35,6 +37,12 @@ impl Features {
     #[must_use]
     pub fn decode_assists(self) -> bool {
         self.bits & 1 << 7 != 0
+    }
+
+    /// Returns true where VMRUN loads the interrupt shadow from the VMCB, as the manual says (APM vol. 2, 15.21.5).
+    #[must_use]
+    pub fn keeps_interrupt_shadow(self) -> bool {
+        !self.emulated
     }
 
     /// Returns true where the PAUSE intercept can be filtered.
@@ -81,12 +89,21 @@ pub fn probe() -> Result<Features, Unsupported> {
     let features = Features {
         asids: leaf.ebx,
         bits: leaf.edx,
+        emulated: is_tcg(),
     };
     if features.bits & 1 == 0 {
         Err(Unsupported::NoNestedPaging)
     } else {
         Ok(features)
     }
+}
+
+/// Tells whether the CPU is QEMU's TCG, by the signature in its hypervisor leaf.
+fn is_tcg() -> bool {
+    let has_leaf = cpuid(1, 0).ecx & 1 << 31 != 0;
+    let leaf = cpuid(0x4000_0000, 0);
+    let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+    has_leaf && name.as_flattened() == b"TCGTCGTCGTCG"
 }
 
 /// Turns SVM on for this CPU, after a good [`probe`]. `save_area` and `host_state` are frames for good: the host state

@@ -373,6 +373,43 @@ impl VcpuWorld {
         self.finish(outcome, &registers)
     }
 
+    /// Executes the instruction that an interrupt shadow protects, where the next entry would lose the shadow: an
+    /// interrupt between STI and HLT would be handled before the guest sleeps, and the guest would sleep on.
+    #[cold]
+    pub(super) fn leave_shadow(&mut self) {
+        if self.pending_event.is_valid() {
+            return;
+        }
+        let mut registers = registers_of(&self.cpu);
+        let now = self.now();
+        let mut view = View {
+            vm: &self.vm,
+            cpu: &mut self.cpu,
+            apic_page: self.lapic.mmio_page(),
+            lapic: &mut self.lapic,
+            capabilities: self.policy.capabilities(),
+            now,
+            outcome: None,
+            flush: false,
+        };
+        if self.emulation.emulator.at_halt(&mut view, &registers) {
+            self.halt();
+            return;
+        }
+        let outcome = self
+            .emulation
+            .emulator
+            .run(&mut view, &mut registers, &Hint::default());
+        let apic = view.outcome.take();
+        if let Some(apic) = apic {
+            self.apply_apic(apic);
+        }
+        if matches!(outcome, Outcome::Done { .. }) {
+            // What cannot be emulated runs without its shadow, which few guests can notice.
+            let _ = self.finish(outcome, &registers);
+        }
+    }
+
     fn finish(&mut self, outcome: Outcome, registers: &Registers) -> Flow {
         match outcome {
             Outcome::Done { single_step } => {
@@ -388,6 +425,8 @@ impl VcpuWorld {
                 }
                 self.raise(Vector(exception.vector), exception.error_code);
             }
+            // A program of the guest gets what an unknown instruction gives; its kernel would be lied to.
+            Outcome::Unhandled { .. } if registers.cpl > 0 => self.raise(Vector::UD, None),
             Outcome::Unhandled { bytes, len } => {
                 let bytes = &bytes[..usize::from(len.min(15))];
                 return self.stop(&format!(

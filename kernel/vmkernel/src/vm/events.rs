@@ -34,7 +34,7 @@ impl VcpuWorld {
         self.cpu.vmcb_mut().control.event_injection = event.0;
     }
 
-    fn in_shadow(&self) -> bool {
+    pub(super) fn in_shadow(&self) -> bool {
         self.cpu.vmcb().control.interrupt_state & SHADOW != 0
     }
 

@@ -1,5 +1,6 @@
 //! What each exit means and how it is answered. Short answers first: CPUID, MSRs, ports, the APIC.
 
+use crate::cpus;
 use crate::vm::machine::{Fault, StopReason};
 use crate::vm::vcpu::{Activity, Flow, VcpuWorld, yield_wanted};
 use addr::Gpa;
@@ -42,7 +43,12 @@ impl VcpuWorld {
             _ => 5,
         });
         match code {
-            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => self.keep_interrupted_event(),
+            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
+                self.keep_interrupted_event();
+                if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
+                    self.leave_shadow();
+                }
+            }
             ExitCode::NPF => return self.nested_fault(),
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {
@@ -246,7 +252,7 @@ impl VcpuWorld {
         }
     }
 
-    fn halt(&mut self) {
+    pub(super) fn halt(&mut self) {
         self.advance(1);
         self.activity = Activity::Halted;
         self.look_at_interrupts = true;

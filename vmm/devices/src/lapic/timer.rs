@@ -48,7 +48,7 @@ pub(super) const DIVIDE_MASK: u32 = 0b1011;
 
 /// A guest that asks for a shorter period gets this one: its handler could not run anyway, and the host would do
 /// nothing but deliver timer interrupts.
-const PERIOD_NANOS_MIN: u64 = 100_000;
+const PERIOD_NANOS_MIN: u64 = 500_000;
 
 const _: () = assert!(LAPIC_TIMER_HZ == 1_000_000_000, "a tick is a nanosecond");
 
