@@ -30,30 +30,21 @@ pub unsafe fn read(hpa: Hpa, buf: &mut [u8]) {
     unsafe { crate::rt::memcpy(buf.as_mut_ptr(), direct(hpa), buf.len()) };
 }
 
-/// Reads an aligned 8-byte number.
-///
-/// # Safety
-/// As for [`read`]; `hpa` is a multiple of 8.
-#[must_use]
-#[inline]
-pub unsafe fn read_u64(hpa: Hpa) -> u64 {
-    // SAFETY: the caller lends the aligned word, which a guest may change at any time: hence volatile.
-    unsafe { direct(hpa).cast::<u64>().read_volatile() }
-}
-
-/// Reads 16 bytes, aligned or not.
+/// Reads an 8-byte number; an aligned one is read whole even while the guest writes it.
 ///
 /// # Safety
 /// As for [`read`].
 #[must_use]
 #[inline]
-pub unsafe fn read_u128(hpa: Hpa) -> u128 {
-    let at = direct(hpa).cast::<u64>();
-    // SAFETY: the caller lends the 16 bytes; x86 has no alignment rule for this access.
-    let low = unsafe { at.read_unaligned() };
-    // SAFETY: as above.
-    let high = unsafe { at.add(1).read_unaligned() };
-    u128::from(low) | u128::from(high) << 64
+pub unsafe fn read_u64(hpa: Hpa) -> u64 {
+    let value;
+    // SAFETY: the caller lends the 8 bytes. A guest may change them at any time and alignment is not asked for, so it
+    // is an instruction of our own and not a read that the language knows.
+    unsafe {
+        core::arch::asm!("mov {}, [{}]", out(reg) value, in(reg) direct(hpa),
+            options(nostack, preserves_flags, readonly));
+    };
+    value
 }
 
 /// Copies to host-physical memory.

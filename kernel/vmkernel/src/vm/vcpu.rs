@@ -56,6 +56,28 @@ pub(super) struct NmiState {
     pub(super) stepping: bool,
 }
 
+/// How a guest's clocks follow from the host's TSC, until the end of the poll.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocks {
+    /// Host TSC at virtual time 0.
+    base: u64,
+    /// What the guest's TSC is ahead of virtual time.
+    tsc_adjust: u64,
+}
+
+impl Clocks {
+    /// Returns the guest's clocks now.
+    #[inline]
+    pub(super) fn now(self) -> Now {
+        let ticks = rdtsc().wrapping_sub(self.base);
+        let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
+        Now {
+            time,
+            tsc: ticks.wrapping_add(self.tsc_adjust),
+        }
+    }
+}
+
 /// How an exit was dealt with.
 #[derive(Debug)]
 pub(super) enum Flow {
@@ -154,15 +176,19 @@ impl VcpuWorld {
         self.link.cpu()
     }
 
+    /// Returns how the guest's clocks follow from the host's.
+    #[inline]
+    pub(super) fn clocks(&self) -> Clocks {
+        Clocks {
+            base: self.clock_base,
+            tsc_adjust: self.tsc_adjust,
+        }
+    }
+
     /// Returns the guest's clocks now.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let ticks = rdtsc().wrapping_sub(self.clock_base);
-        let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
-        Now {
-            time,
-            tsc: ticks.wrapping_add(self.tsc_adjust),
-        }
+        self.clocks().now()
     }
 
     /// Returns the guest's TSC now.
@@ -327,6 +353,7 @@ impl VcpuWorld {
         }
         if requests & link::REQUEST_FLUSH != 0 {
             self.cpu.flush_tlb();
+            self.emulation.forget_frames();
         }
         if requests & link::REQUEST_INIT != 0 {
             self.init();
