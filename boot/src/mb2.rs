@@ -27,7 +27,7 @@ pub(crate) unsafe fn read(info: u32) -> Result<BootInfo, BootError> {
     boot.framebuffer = framebuffer(&mbi);
     let map = mbi.memory_map_tag().ok_or(BootError::NoMemoryMap)?;
     for area in map.memory_areas() {
-        let kind = match MemoryAreaType::from(area.typ()) {
+        let kind = match area.typ() {
             MemoryAreaType::Available => MemoryKind::Usable,
             MemoryAreaType::AcpiAvailable => MemoryKind::AcpiReclaimable,
             _ => MemoryKind::Reserved,

@@ -151,10 +151,12 @@ fn compute(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
     Ok(inside.iter().zip(&bare).map(ratio).collect())
 }
 
-/// Boots Basalt to its shell and starts the demo VM, counting instructions.
+/// Boots Basalt to its shell and starts the demo VM, counting instructions. A milestone's line is complete once
+/// something else has been answered.
 fn boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
     let archive = standard_vms::demo_archive(workspace, &[])?;
-    let source = "vm start demo\nexpect \"milestone guest-entry\" within 60 s\n";
+    let source = "vm start demo\nexpect \"milestone guest-entry\" within 60 s\n\
+        host info\nexpect uptime within 60 s\n";
     let text = milestones(workspace, &archive, 512, source)?;
     let image_size = fs::metadata(workspace.basalt_elf())?.len();
     let entry = milestone(&text, "entry")?;
@@ -180,7 +182,8 @@ fn debian_boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
     let archive = standard_vms::archive(workspace)?;
     let source = format!(
         "vm set debian \"cmdline={DEBIAN_CMDLINE}\"\nvm start debian\n\
-         expect \"milestone linux-shell\" within {DEBIAN_SECONDS} s\n"
+         expect \"milestone linux-shell\" within {DEBIAN_SECONDS} s\n\
+         host info\nexpect uptime within 60 s\n"
     );
     let text = milestones(workspace, &archive, 1024, &source)?;
     let start = milestone(&text, "vm-start")?;

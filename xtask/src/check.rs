@@ -76,9 +76,11 @@ fn fmt(workspace: &Workspace) -> Result<()> {
 
 /// Everything that host tools and tests are made of, with the host's own flags.
 fn clippy_host(workspace: &Workspace) -> Result<()> {
-    let excluded = ["--exclude", "vmkernel", "--exclude", "guests"];
-    let scope = ["--workspace", "--all-targets"];
-    clippy(workspace, &[&scope[..], &excluded[..]].concat())
+    let mut arguments = vec!["--workspace", "--all-targets"];
+    for judged_with_other_flags in ["vmkernel", "arch", "boot", "guests"] {
+        arguments.extend(["--exclude", judged_with_other_flags]);
+    }
+    clippy(workspace, &arguments)
 }
 
 /// The kernel with the flags that it is built with.
@@ -115,7 +117,9 @@ fn freestanding_clippy(
 
 fn clippy(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let mut cargo = workspace.cargo();
-    cargo.args(["clippy", "--quiet"]).args(arguments);
+    cargo
+        .args(["clippy", "--quiet", "--keep-going"])
+        .args(arguments);
     let output = cargo.args(["--", "-D", "warnings"]).output()?;
     ensure!(
         output.status.success(),

@@ -4,7 +4,7 @@
 //! (tests/e2e) or stand beside the code that they test.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
@@ -272,16 +272,22 @@ impl<'a> Bench<'a> {
     fn guest(&self, guest: &Guest) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("run-guest");
-        if guest.file == "debian" {
+        let file = if guest.file == "debian" {
             let debian = debian::fetch(self.workspace)?;
-            command
-                .arg(debian.kernel)
-                .arg("--initrd")
-                .arg(debian.initramfs);
+            command.arg("--initrd").arg(debian.initramfs);
+            debian.kernel
         } else if guest.file.contains('/') {
-            command.arg(self.workspace.root().join(&guest.file));
+            self.workspace.root().join(&guest.file)
         } else {
-            command.arg(guests::path(self.workspace, &guest.file));
+            guests::path(self.workspace, &guest.file)
+        };
+        let mut cut = tempfile::NamedTempFile::new_in(self.workspace.target())?;
+        if let Some(size) = guest.cut_to {
+            let whole = fs::File::open(&file).context("cannot open the guest")?;
+            io::copy(&mut whole.take(size), &mut cut)?;
+            command.arg(cut.path());
+        } else {
+            command.arg(&file);
         }
         command.arg("--basalt").arg(&self.kernel);
         command.args(["--append", &guest.append]);

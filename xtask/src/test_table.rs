@@ -95,6 +95,9 @@ pub(crate) enum Way {
 pub(crate) struct Guest {
     /// A tiny guest's name, `debian`, or a path of the source tree.
     pub(crate) file: String,
+    /// Bytes that are left of its file.
+    #[serde(default)]
+    pub(crate) cut_to: Option<u64>,
     /// Its command line.
     #[serde(default)]
     pub(crate) append: String,

@@ -95,7 +95,15 @@ impl FpuState {
         }
     }
 
-    /// Saves the CPU's state here. The xmm registers and MXCSR are then the host's leftovers: the world switch keeps
+    /// Reads the guest's XCR0 from the CPU, where this state is the live one.
+    pub fn live_xcr0(&mut self) -> u64 {
+        if self.xsave {
+            with_osxsave(|| self.xcr0 = xgetbv() & self.mask | XCR0_X87);
+        }
+        self.xcr0
+    }
+
+    /// Saves the CPU's state here; it stays live. The xmm registers and MXCSR are then the host's leftovers: the world switch keeps
     /// the guest's own.
     pub fn save(&mut self) {
         let area = self.area.as_ptr();
@@ -105,12 +113,14 @@ impl FpuState {
             return;
         }
         with_osxsave(|| {
+            self.xcr0 = xgetbv() & self.mask | XCR0_X87;
             xsetbv(self.mask);
             let (low, high) = (self.mask as u32, (self.mask >> 32) as u32);
             // SAFETY: the area was sized for all bits of the mask and is aligned to 64; OSXSAVE is on.
             unsafe {
                 asm!("xsave64 [{}]", in(reg) area, in("eax") low, in("edx") high, options(nostack, preserves_flags))
             };
+            xsetbv(self.xcr0);
         });
     }
 
@@ -214,6 +224,15 @@ fn with_osxsave(body: impl FnOnce()) {
     body();
     // SAFETY: restores what was there.
     unsafe { cpu::set_cr4(host) };
+}
+
+fn xgetbv() -> u64 {
+    let (low, high): (u32, u32);
+    // SAFETY: OSXSAVE is on inside `with_osxsave`; register 0 exists with XSAVE.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags))
+    };
+    u64::from(high) << 32 | u64::from(low)
 }
 
 fn xsetbv(value: u64) {

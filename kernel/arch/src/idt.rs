@@ -103,6 +103,7 @@ pub fn set_fatal_hook(hook: FatalHook) {
 unsafe extern "C" {
     static idt_stubs: u8;
     static guarded_rdmsr_at: u8;
+    static guarded_wrmsr_at: u8;
     static guarded_rdmsr_fault: u8;
 }
 
@@ -162,9 +163,31 @@ pub fn rdmsr_if_present(msr: Msr) -> Option<u64> {
     (ok != 0).then_some(u64::from(high) << 32 | u64::from(low))
 }
 
+/// Writes an MSR; false when the CPU answers #GP.
+///
+/// # Safety
+/// As for [`cpu::wrmsr`], if the CPU takes the value.
+#[must_use]
+pub unsafe fn wrmsr_if_accepted(msr: Msr, value: u64) -> bool {
+    let ok: u32;
+    // SAFETY: as in `rdmsr_if_present`; the caller vouches for the effect of a write that succeeds.
+    unsafe {
+        asm!(
+            "mov esi, 1",
+            "call guarded_wrmsr",
+            in("ecx") msr.0, in("eax") value as u32, in("edx") (value >> 32) as u32, lateout("esi") ok,
+            clobber_abi("C"),
+        );
+    }
+    ok != 0
+}
+
 extern "C" fn exception(frame: &mut ExceptionFrame) {
-    let guarded = (&raw const guarded_rdmsr_at) as u64;
-    if frame.vector == u64::from(Exception::GP.0) && frame.rip == guarded {
+    let guarded = [
+        (&raw const guarded_rdmsr_at) as u64,
+        (&raw const guarded_wrmsr_at) as u64,
+    ];
+    if frame.vector == u64::from(Exception::GP.0) && guarded.contains(&frame.rip) {
         frame.rip = (&raw const guarded_rdmsr_fault) as u64;
         return;
     }
@@ -277,10 +300,14 @@ exception_common:
     addq $16, %rsp
     iretq
 
-    .global guarded_rdmsr, guarded_rdmsr_at, guarded_rdmsr_fault
+    .global guarded_rdmsr, guarded_rdmsr_at, guarded_rdmsr_fault, guarded_wrmsr, guarded_wrmsr_at
 guarded_rdmsr:
 guarded_rdmsr_at:
     rdmsr
+    ret
+guarded_wrmsr:
+guarded_wrmsr_at:
+    wrmsr
     ret
 guarded_rdmsr_fault:
     xorl %esi, %esi

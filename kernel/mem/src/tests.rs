@@ -1,3 +1,5 @@
+//! The allocator over memory maps of all sizes.
+
 use crate::{BLOCK_FRAMES, FrameAllocator, MemError, NodeId, SPAN_FRAMES, SpanMap, Store};
 use addr::Hfn;
 use alloc::boxed::Box;

@@ -454,6 +454,8 @@ exit_codes! {
     NPF = 0x400;
     /// The VMCB is not valid.
     INVALID = u64::MAX;
+    /// The VMCB is not valid, as implementations with a 32-bit exit code say it.
+    INVALID_32 = 0xffff_ffff;
 }
 
 bitflags! {

@@ -35,7 +35,9 @@ pub(crate) static RESUME: AtomicU64 = AtomicU64::new(0);
 static LAST_FAULT: AtomicU64 = AtomicU64::new(0);
 /// How often each vector was entered through the counting handler.
 static COUNTS: [AtomicU64; 256] = [const { AtomicU64::new(0) }; 256];
-/// Interrupts of one APIC vector after which there shall be no more.
+/// Interrupts of all vectors so far.
+static TAKEN: AtomicU64 = AtomicU64::new(0);
+/// Interrupts after which there shall be no more.
 static QUIET_AFTER: AtomicU64 = AtomicU64::new(u64::MAX);
 /// The interrupt descriptor table, two words per gate.
 static IDT: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
@@ -247,10 +249,15 @@ pub fn unmask_pic_line(line: u8) {
     cpu::out8(0x21, cpu::in8(0x21) & !(1 << line));
 }
 
-/// Silences the local APIC's timer and the first 8259 once one of the APIC's vectors came so often. Only a handler
-/// can: sources may be so fast that nothing else runs any more.
+/// Silences the local APIC's timer and the first 8259 after so many interrupts. Only a handler can: sources may be so
+/// fast that nothing else runs any more.
 pub fn silence_after(interrupts: u64) {
     QUIET_AFTER.store(interrupts, Relaxed);
+}
+
+/// Interrupts of all vectors since the start.
+pub fn taken() -> u64 {
+    TAKEN.load(Relaxed)
 }
 
 /// How often the vector was entered since the start.
@@ -274,6 +281,10 @@ pub(crate) fn take_fault() -> Result<(), Fault> {
 extern "C" fn interrupt_entered(frame: &mut Frame) {
     let vector = frame.vector as u8;
     COUNTS[usize::from(vector)].fetch_add(1, Relaxed);
+    if vector >= PIC_VECTOR && TAKEN.fetch_add(1, Relaxed) >= QUIET_AFTER.load(Relaxed) {
+        lapic::stop_timer();
+        cpu::out8(0x21, 0xff);
+    }
     match vector {
         0..PIC_VECTOR => match RESUME.swap(0, Relaxed) {
             0 => {
@@ -296,12 +307,6 @@ extern "C" fn interrupt_entered(frame: &mut Frame) {
             }
             cpu::out8(0x20, 0x20);
         }
-        APIC_VECTOR.. => {
-            if count(vector) >= QUIET_AFTER.load(Relaxed) {
-                lapic::stop_timer();
-                cpu::out8(0x21, 0xff);
-            }
-            lapic::end_of_interrupt();
-        }
+        APIC_VECTOR.. => lapic::end_of_interrupt(),
     }
 }

@@ -11,7 +11,7 @@ impl Random {
     }
 
     /// The next 64 bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn word(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -20,7 +20,7 @@ impl Random {
 
     /// A number below `end`, which is not zero.
     pub fn below(&mut self, end: u32) -> u32 {
-        ((self.next() >> 32) * u64::from(end) >> 32) as u32
+        (((self.word() >> 32) * u64::from(end)) >> 32) as u32
     }
 
     /// One of these, of which there is at least one.
@@ -35,8 +35,8 @@ impl Random {
             1 => u64::MAX,
             2 => 1 << self.below(64),
             3 => u64::from(self.below(256)),
-            4 => self.next() & 0xffff_ffff,
-            _ => self.next(),
+            4 => self.word() & 0xffff_ffff,
+            _ => self.word(),
         }
     }
 }

@@ -53,7 +53,7 @@ pub fn run_random(random: &mut Random) {
     let code = cpu::scratch_memory(CODE_PAGE, PAGE_SIZE as usize);
     let start = random.below(PAGE_SIZE - CODE_SIZE);
     for byte in &mut code[start as usize..][..CODE_SIZE as usize] {
-        *byte = random.next() as u8;
+        *byte = random.word() as u8;
     }
     let mut registers = [0; REGISTERS];
     for register in &mut registers {

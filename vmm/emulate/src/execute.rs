@@ -301,7 +301,8 @@ fn in_mode(exception: Exception, registers: &Registers) -> Exception {
 
 fn unhandled(window: &Window) -> Outcome {
     let mut bytes = [0; 15];
-    for (to, from) in bytes.iter_mut().zip(window.bytes.to_le_bytes()) {
+    let read = window.bytes.to_le_bytes().into_iter().take(window.len);
+    for (to, from) in bytes.iter_mut().zip(read) {
         *to = from;
     }
     Outcome::Unhandled {

@@ -11,7 +11,7 @@ use api::cpu::{segment, vector};
 /// Bytes at RIP.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Window {
-    /// The bytes, first lowest, zero behind the last.
+    /// The bytes, first lowest; arbitrary behind the last.
     pub(crate) bytes: u128,
     /// How many were read.
     pub(crate) len: usize,
@@ -75,13 +75,18 @@ impl Window {
         Ok(())
     }
 
-    /// Adds the low `len` bytes of `bytes`, as many as a window can hold.
+    /// Adds the low `len` bytes of `bytes`; what lies above the window's end is arbitrary.
+    #[inline]
     fn append(&mut self, bytes: u128, len: usize) {
-        let bits = |bytes: usize| u32::try_from(bytes).unwrap_or(0).wrapping_mul(8);
-        let len = len.min(LEN_MAX.saturating_sub(self.len));
-        let kept = bytes & !u128::MAX.wrapping_shl(bits(len));
-        self.bytes |= kept.wrapping_shl(bits(self.len));
-        self.len = self.len.saturating_add(len);
+        if self.len == 0 {
+            self.bytes = bytes;
+            self.len = len.min(LEN_MAX);
+            return;
+        }
+        let shift = u32::try_from(self.len).unwrap_or(0).wrapping_mul(8);
+        let kept = self.bytes & !u128::MAX.wrapping_shl(shift);
+        self.bytes = kept | bytes.wrapping_shl(shift);
+        self.len = self.len.saturating_add(len).min(LEN_MAX);
     }
 }
 

@@ -100,8 +100,8 @@ fn small_sysroot(workspace: &Workspace) -> Result<PathBuf> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let wanted = |library: &&str| name.starts_with(&format!("lib{library}-"));
-        if LIBRARIES.iter().any(|library| wanted(&library)) {
+        let wanted = |library: &str| name.starts_with(&format!("lib{library}-"));
+        if LIBRARIES.iter().any(|library| wanted(library)) {
             fs::copy(entry.path(), to.join(&name))
                 .with_context(|| format!("cannot copy {name}"))?;
             copied += 1;

@@ -1,3 +1,5 @@
+//! Tables as firmware writes them, and damaged ones.
+
 use super::{AcpiError, Physical, Platform, Processor, find_s5, sum};
 use alloc::vec;
 use alloc::vec::Vec;

@@ -1,6 +1,7 @@
 //! The MSR and I/O permission maps (APM vol. 2, 15.10.1 and 15.11). One pair serves all VMs: every port is intercepted,
 //! and every MSR but those that VMLOAD and VMSAVE move.
 
+use crate::idt::wrmsr_if_accepted;
 use crate::physmem::frame_as;
 use addr::{Hfn, Hpa};
 use spec::msr::Msr;
@@ -31,6 +32,28 @@ const PASSED_THROUGH: [Msr; 10] = [
     Msr::SYSENTER_EIP,
 ];
 
+/// Those that hold linear addresses, which must be canonical.
+const HOLD_ADDRESSES: [Msr; 5] = [
+    Msr::FS_BASE,
+    Msr::GS_BASE,
+    Msr::KERNEL_GS_BASE,
+    Msr::LSTAR,
+    Msr::CSTAR,
+];
+
+/// Tells whether the CPU refuses addresses that are not canonical in MSRs. All real ones do; emulators may not, and
+/// then the monitor checks.
+fn cpu_checks_addresses() -> bool {
+    const NOT_CANONICAL: u64 = 0xaaaa_aaaa_aaaa_aaaa;
+    // SAFETY: the host never executes SWAPGS, so the register's content is of no consequence to it.
+    let accepted = unsafe { wrmsr_if_accepted(Msr::KERNEL_GS_BASE, NOT_CANONICAL) };
+    if accepted {
+        // SAFETY: zero is what the register held since reset.
+        unsafe { crate::cpu::wrmsr(Msr::KERNEL_GS_BASE, 0) };
+    }
+    !accepted
+}
+
 impl PermissionMaps {
     /// Frames in a row that [`Self::new`] needs.
     pub const FRAMES: u32 = (IO_FRAMES + MSR_FRAMES) as u32;
@@ -47,7 +70,12 @@ impl PermissionMaps {
         let (_, msr) = all.split_at_mut(IO_FRAMES * 4096);
         for register in PASSED_THROUGH {
             if let Some((byte, shift)) = position(register) {
-                msr[byte] &= !(3 << shift);
+                let write = if HOLD_ADDRESSES.contains(&register) && !cpu_checks_addresses() {
+                    0
+                } else {
+                    2
+                };
+                msr[byte] &= !((1 | write) << shift);
             }
         }
         let io = first.start();

@@ -37,6 +37,9 @@ impl Gpr {
     pub const RDI: Self = Self(7);
 }
 
+/// The CR4-write bit of the CR intercepts.
+const CR4_WRITE: u32 = 1 << 20;
+
 /// One virtual CPU.
 #[derive(Debug)]
 #[repr(C, align(64))]
@@ -78,6 +81,8 @@ impl Vcpu {
         vmcb.control.intercept1 = Self::base_intercepts1().bits();
         vmcb.control.intercept2 =
             (Intercept2::all() - Intercept2::RDTSCP - Intercept2::ICEBP).bits();
+        // What CPUID hides must not be turned on, and not every implementation refuses reserved bits.
+        vmcb.control.intercept_cr = CR4_WRITE;
         vmcb.control.intercept_exceptions =
             1 << Exception::AC.0 | 1 << Exception::DB.0 | 1 << Exception::MC.0;
         if features.pause_filter() {

@@ -420,11 +420,6 @@ impl VcpuWorld {
         self.after_device()
     }
 
-    /// Writes CR8 where the CPU could not: a lower priority may let an interrupt through.
-    pub(super) fn write_cr8(&mut self) -> Flow {
-        self.emulate(None)
-    }
-
     /// Returns the RIP behind the intercepted instruction: from the CPU where it tells, else by decoding.
     pub(super) fn next_rip(&mut self) -> Option<u64> {
         if crate::cpus::features().next_rip() {

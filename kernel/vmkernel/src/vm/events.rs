@@ -181,6 +181,10 @@ impl VcpuWorld {
     /// Raises an exception in the guest, by the rules for exceptions that meet (APM vol. 2, 8.2.9).
     pub(super) fn raise(&mut self, exception: Exception, error_code: Option<u32>) {
         self.has_work = true;
+        if exception != Exception::DB {
+            // A fault's pushed flags have RF set (APM vol. 2, 3.1.6); the CPU does that only for those it raises itself.
+            self.cpu.vmcb_mut().state.rflags |= Rflags::RF.bits();
+        }
         let first = self.pending_event;
         let contributory = |v: u8| matches!(v, 0 | 10..=13);
         let meets = first.is_valid() && first.kind() == Event::TYPE_EXCEPTION;

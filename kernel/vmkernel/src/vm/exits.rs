@@ -16,6 +16,8 @@ use vcpu::control::XcrFault;
 
 /// Code segment's L bit in the VMCB's attributes.
 const ATTRIBUTE_LONG: u16 = 1 << 9;
+/// The CPUID leaf that shows the size of the XSAVE area for the current XCR0.
+const LEAF_XSTATE: u32 = 0xd;
 const DR6_BS: u64 = 1 << 14;
 
 impl VcpuWorld {
@@ -60,7 +62,7 @@ impl VcpuWorld {
                 self.cpu.set_gpr(Gpr::RAX, u64::MAX);
                 self.advance(3);
             }
-            ExitCode::WRITE_CR8 => return self.write_cr8(),
+            ExitCode::WRITE_CR4 | ExitCode::WRITE_CR8 => return self.emulate(None),
             ExitCode::IRET => self.iret(),
             ExitCode::EXCEPTION_DB => self.debug_exception(),
             ExitCode::EXCEPTION_AC => self.raise(Exception::AC, Some(0)),
@@ -87,7 +89,7 @@ impl VcpuWorld {
             | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
             ExitCode::SHUTDOWN => return self.stop("triple fault"),
             ExitCode::INIT | ExitCode::FERR_FREEZE => {}
-            ExitCode::INVALID => {
+            ExitCode::INVALID | ExitCode::INVALID_32 => {
                 return self.stop("the CPU refused the guest's state (invalid VMCB)");
             }
             ExitCode(other) => {
@@ -174,6 +176,9 @@ impl VcpuWorld {
     fn cpuid(&mut self) {
         self.count(0);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
+        if leaf == LEAF_XSTATE {
+            self.sync_xcr0();
+        }
         let r = self
             .policy
             .cpuid(leaf, subleaf, self.cpu.vmcb().state.cr4, &self.lapic);

@@ -35,6 +35,8 @@ pub struct VcpuLink {
     vectors: [AtomicU64; 4],
     level: [AtomicU64; 4],
     startup_vector: AtomicU8,
+    /// NMIs posted and not taken yet; beyond 2 they are one.
+    nmis: AtomicU8,
     /// The 8259 pair drives INTR.
     extint: AtomicBool,
     waker: SpinLock<Option<Waker>>,
@@ -56,6 +58,7 @@ impl VcpuLink {
             vectors: [const { AtomicU64::new(0) }; 4],
             level: [const { AtomicU64::new(0) }; 4],
             startup_vector: AtomicU8::new(0),
+            nmis: AtomicU8::new(0),
             extint: AtomicBool::new(false),
             waker: SpinLock::new(ranks::WAKER, None),
             exits: [const { AtomicU64::new(0) }; 6],
@@ -101,6 +104,11 @@ impl VcpuLink {
         }
     }
 
+    /// Takes the NMIs that were posted: how many, at most 2.
+    pub fn take_nmis(&self) -> u8 {
+        self.nmis.swap(0, Ordering::AcqRel)
+    }
+
     /// Returns the vector of the last startup IPI.
     #[must_use]
     pub fn startup_vector(&self) -> u8 {
@@ -143,7 +151,14 @@ impl VcpuLink {
                 self.vectors[word].fetch_or(bit, Ordering::Release);
                 self.request(REQUEST_VECTORS);
             }
-            Delivery::Nmi => self.request(REQUEST_NMI),
+            Delivery::Nmi => {
+                let more = |count: u8| (count < 2).then_some(count + 1);
+                // A full count is no failure: the NMI is one with those that wait.
+                let _ = self
+                    .nmis
+                    .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+                self.request(REQUEST_NMI);
+            }
             Delivery::Init => self.request(REQUEST_INIT),
             Delivery::Startup => {
                 self.startup_vector.store(message.vector, Ordering::Release);

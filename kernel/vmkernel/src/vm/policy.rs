@@ -92,6 +92,11 @@ impl Policy {
         self.cpuid.capabilities()
     }
 
+    /// Remembers XCR0 for CPUID.
+    pub fn set_xcr0(&mut self, value: u64) {
+        self.xcr0 = value;
+    }
+
     /// Tells whether CPUID shows 1 GiB pages.
     #[must_use]
     pub fn has_page1gb(&self) -> bool {

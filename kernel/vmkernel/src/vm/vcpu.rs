@@ -209,6 +209,13 @@ impl VcpuWorld {
         self.fpu.set_live_xcr0(value);
     }
 
+    /// Takes over what the guest wrote to XCR0 without an exit: not every implementation intercepts XSETBV.
+    #[cold]
+    pub(super) fn sync_xcr0(&mut self) {
+        let value = self.fpu.live_xcr0();
+        self.policy.set_xcr0(value);
+    }
+
     /// Puts all of the CPU, APIC included, into the state after INIT.
     pub(super) fn init(&mut self) {
         self.cpu.reset();
@@ -217,6 +224,10 @@ impl VcpuWorld {
         self.policy.init();
         self.nmi = NmiState::default();
         self.pending_event = spec::svm::Event::default();
+        if self.index == 0 {
+            // There is no memory at the top of 4 GiB; the firmware area below 1 MiB holds the same code.
+            self.cpu.vmcb_mut().state.cs.base = 0xf_0000;
+        }
         self.activity = if self.index == 0 {
             Activity::Running
         } else {
@@ -257,6 +268,7 @@ impl VcpuWorld {
     /// Takes the vCPU's state out of this CPU at the end of a poll; it stays live there until another one comes.
     fn leave(&mut self) {
         self.fpu.save();
+        self.policy.set_xcr0(self.fpu.xcr0());
         self.debug_registers = arch::svm::debug_registers();
     }
 
@@ -362,7 +374,10 @@ impl VcpuWorld {
             self.start_at(self.link.startup_vector());
         }
         if requests & link::REQUEST_NMI != 0 {
-            self.nmi.pending = (self.nmi.pending + 1).min(2);
+            self.end_nmi_service();
+            // One can be latched while one is in service; none is in service yet when two come at once.
+            let room = if self.nmi.masked { 1 } else { 2 };
+            self.nmi.pending = (self.nmi.pending + self.link.take_nmis()).min(room);
         }
         if requests & link::REQUEST_VECTORS != 0 {
             let lapic = &mut self.lapic;

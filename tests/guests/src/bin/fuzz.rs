@@ -62,9 +62,12 @@ const LAPIC_PAGE: u32 = 0xfee0_0000;
 /// Offsets of the local APIC's command register, with the widest access that touches it.
 const LAPIC_COMMAND: core::ops::Range<u32> = 0x2f0..0x310;
 
+/// One random action.
+type Action = fn(&mut Random);
+
 fn main(info: &Info) -> ! {
     let mut words = info.command_line().split_ascii_whitespace();
-    let kinds: [(&str, fn(&mut Random)); 4] = [
+    let kinds: [(&str, Action); 4] = [
         ("ports", port),
         ("msrs", msr),
         ("mmio", mmio),
@@ -161,7 +164,7 @@ fn msr(random: &mut Random) {
         return;
     }
     let register = if random.below(16) == 0 {
-        random.next() as u32
+        random.word() as u32
     } else {
         let (first, count) = random.pick(&MSRS);
         first + random.below(count)

@@ -117,7 +117,7 @@ fn storm(size: Option<u64>) -> ! {
     interrupts::unmask_pic_line(PIT_LINE);
     lapic::start_periodic_timer(VECTOR);
     cpu::enable_interrupts();
-    while size.is_none_or(|size| interrupts::count(VECTOR) < size) {
+    while size.is_none_or(|size| interrupts::taken() < size) {
         lapic::send_self_xapic(VECTOR);
     }
     println!("rogue: storm is over");
@@ -140,7 +140,7 @@ fn wild(seed: u64) -> ! {
     let mut random = Random::new(seed);
     let code = cpu::scratch_memory(0x80_0000, WILD_SIZE);
     for byte in code.iter_mut() {
-        *byte = random.next() as u8;
+        *byte = random.word() as u8;
     }
     let start = code.as_ptr() as u64;
     loop {
