@@ -148,10 +148,15 @@ impl VmShared {
     #[inline]
     pub fn take_stop(&self) -> Option<StopReason> {
         if self.has_stop.load(Ordering::Acquire) {
-            self.stop.lock().clone()
+            self.stop_reason()
         } else {
             None
         }
+    }
+
+    #[cold]
+    fn stop_reason(&self) -> Option<StopReason> {
+        self.stop.lock().clone()
     }
 
     /// Registers the board's task for [`Self::wake_board`].
