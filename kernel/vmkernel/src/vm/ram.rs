@@ -7,6 +7,7 @@
 use crate::memory::{self, KernelFrames, ranks};
 use addr::{Gfn, Gpa, Hfn, Hpa, PAGE_SIZE};
 use api::memory::{GuestMemory, MemoryError};
+use arch::physmem::DirectFrame;
 use arch::svm::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::sync::SpinLock;
 use core::ops::Range;
@@ -23,12 +24,12 @@ const CACHED_FRAMES: usize = 32;
 #[derive(Debug)]
 pub struct FrameCache {
     /// Number of a guest frame and its host frame, at the guest frame's number modulo the length.
-    slots: [(u64, Hfn); CACHED_FRAMES],
+    slots: [(u64, DirectFrame); CACHED_FRAMES],
 }
 
 impl FrameCache {
     /// No frame has a number of 64 bits.
-    const EMPTY: (u64, Hfn) = (u64::MAX, Hpa::new_truncate(0).frame());
+    const EMPTY: (u64, DirectFrame) = (u64::MAX, DirectFrame::NONE);
 
     /// Makes an empty one.
     #[must_use]
@@ -44,12 +45,12 @@ impl FrameCache {
     }
 
     #[inline]
-    fn find(&self, gfn: Gfn) -> Option<Hfn> {
+    fn find(&self, gfn: Gfn) -> Option<DirectFrame> {
         let (known, frame) = self.slots[gfn.as_u64() as usize % CACHED_FRAMES];
         (known == gfn.as_u64()).then_some(frame)
     }
 
-    fn insert(&mut self, gfn: Gfn, frame: Hfn) {
+    fn insert(&mut self, gfn: Gfn, frame: DirectFrame) {
         self.slots[gfn.as_u64() as usize % CACHED_FRAMES] = (gfn.as_u64(), frame);
     }
 }
@@ -124,41 +125,39 @@ impl GuestRam {
     #[must_use]
     #[inline]
     pub fn read_u64(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<u64> {
-        let hpa = self.host_address(frames, gpa, 8)?;
+        let frame = self.frame_with(frames, gpa, 8)?;
         // SAFETY: the bytes are RAM behind the guest's address, in one page; it stays while the VM lives.
-        Some(unsafe { arch::physmem::read_u64(hpa) })
+        Some(unsafe { frame.read_u64(gpa.page_offset()) })
     }
 
     /// As [`Self::read_u64`], 16 bytes.
     #[must_use]
     #[inline]
     pub fn read_u128(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<u128> {
-        let hpa = self.host_address(frames, gpa, 16)?;
+        let frame = self.frame_with(frames, gpa, 16)?;
+        let offset = gpa.page_offset();
         // SAFETY: as in `read_u64`.
-        let low = unsafe { arch::physmem::read_u64(hpa) };
+        let low = unsafe { frame.read_u64(offset) };
         // SAFETY: as in `read_u64`.
-        let high = unsafe { arch::physmem::read_u64(hpa.checked_add(8)?) };
+        let high = unsafe { frame.read_u64(offset + 8) };
         Some(u128::from(low) | u128::from(high) << 64)
     }
 
-    /// Returns where `len` bytes of one guest page are.
+    /// Returns the frame that holds `len` bytes at `gpa`.
     #[inline]
-    fn host_address(&self, frames: &mut FrameCache, gpa: Gpa, len: u64) -> Option<Hpa> {
+    fn frame_with(&self, frames: &mut FrameCache, gpa: Gpa, len: u64) -> Option<DirectFrame> {
         if gpa.page_offset() > PAGE_SIZE - len {
             return None;
         }
-        let frame = match frames.find(gpa.frame()) {
-            Some(frame) => frame,
-            None => self.find_frame(frames, gpa)?,
-        };
-        Some(Hpa::new_truncate(
-            frame.start().as_u64() | gpa.page_offset(),
-        ))
+        match frames.find(gpa.frame()) {
+            Some(frame) => Some(frame),
+            None => self.find_frame(frames, gpa),
+        }
     }
 
     #[inline(never)]
-    fn find_frame(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<Hfn> {
-        let frame = self.view.lookup(gpa)?.hpa.frame();
+    fn find_frame(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<DirectFrame> {
+        let frame = DirectFrame::new(self.view.lookup(gpa)?.hpa.frame());
         frames.insert(gpa.frame(), frame);
         Some(frame)
     }
