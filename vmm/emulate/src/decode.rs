@@ -55,6 +55,22 @@ pub(crate) struct Memory {
     pub(crate) mask: u64,
 }
 
+impl Memory {
+    /// Returns the offset of the operand in its segment, for an instruction at `rip`.
+    #[inline]
+    pub(crate) fn offset(&self, rip: u64, gpr: impl Fn(u8) -> u64) -> u64 {
+        let base = match self.base {
+            Base::None => 0,
+            Base::Gpr(number) => gpr(number),
+            Base::Rip => rip,
+        };
+        let index = self.index.map_or(0, gpr);
+        base.wrapping_add(index.wrapping_shl(self.scale_shift))
+            .wrapping_add(self.displacement)
+            & self.mask
+    }
+}
+
 /// Base of an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Base {

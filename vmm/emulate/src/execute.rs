@@ -2,9 +2,10 @@
 
 use crate::cache::Cache;
 use crate::context::Context;
-use crate::decode::{Decoded, decode};
+use crate::decode::{Decoded, Op, decode};
 use crate::environment::{Environment, Unavailable};
 use crate::fetch::{self, Window};
+use crate::moves::Moves;
 use crate::registers::{CodeSize, Registers};
 use crate::walk::WalkError;
 use addr::Gpa;
@@ -150,6 +151,7 @@ pub(crate) enum Flow {
 pub struct Emulator {
     config: Config,
     cache: Cache,
+    pub(crate) moves: Moves,
 }
 
 impl Emulator {
@@ -167,6 +169,7 @@ impl Emulator {
         Self {
             config,
             cache: Cache::new(),
+            moves: Moves::new(),
         }
     }
 
@@ -232,7 +235,11 @@ impl Emulator {
         hint: &Hint<'_>,
         window: &mut Window,
     ) -> Step<Outcome> {
-        let Self { config, cache } = self;
+        let Self {
+            config,
+            cache,
+            moves,
+        } = self;
         let size = registers.code_size();
         let code = (size, hint.bytes);
         let decoded = match instruction(cache, config, env, registers, code, window) {
@@ -242,6 +249,9 @@ impl Emulator {
             }
             result => result?,
         };
+        if decoded.op == Op::Mov && hint.gpa.is_some() {
+            moves.learn(env, registers, config, decoded, window.bytes);
+        }
         let traps = registers.rflags & rflags::TF != 0;
         let mut context = Context {
             env,

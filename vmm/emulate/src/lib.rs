@@ -34,6 +34,7 @@ mod fetch;
 mod flags;
 mod io;
 mod memory;
+mod moves;
 mod multiply;
 mod operation;
 mod registers;
@@ -49,5 +50,6 @@ mod walk;
 
 pub use environment::{Environment, SystemTables, Unavailable};
 pub use execute::{Config, Emulator, Exception, Hint, Outcome};
+pub use moves::{Code, Live, PlainMove, Transfer};
 pub use registers::{CodeSize, Registers};
 pub use walk::{Access, Intent, WalkError, translate};

@@ -1,7 +1,6 @@
 //! Memory as an instruction addresses it: effective address, segment, page tables, and accesses that cross a page.
 
 use crate::context::Context;
-use crate::decode::{Base, Memory};
 use crate::environment::Environment;
 use crate::execute::{Abort, Exception, Step};
 use crate::registers::{CodeSize, Registers};
@@ -60,23 +59,9 @@ impl<E: Environment> Context<'_, E> {
     /// Computes the offset of the memory operand in its segment.
     #[inline]
     pub(crate) fn effective_address(&self) -> u64 {
-        let Memory {
-            base,
-            index,
-            scale_shift,
-            displacement,
-            mask,
-            ..
-        } = self.decoded.memory;
-        let base = match base {
-            Base::None => 0,
-            Base::Gpr(number) => self.registers.read_gpr(number),
-            Base::Rip => self.registers.rip,
-        };
-        let index = index.map_or(0, |number| self.registers.read_gpr(number));
-        base.wrapping_add(index.wrapping_shl(scale_shift))
-            .wrapping_add(displacement)
-            & mask
+        let registers = &*self.registers;
+        let memory = &self.decoded.memory;
+        memory.offset(registers.rip, |number| registers.read_gpr(number))
     }
 
     /// Finds the memory operand, by the exit's hint if that can be it.

@@ -60,6 +60,8 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const UPPER: u64 = 0x7ff0_0000_0000_0000;
 /// Bits 20:13, which a 2 MiB page reserves.
 const LARGE_RESERVED: u64 = 0x1f_e000;
+/// Bits that an entry of a 1 GiB page reserves.
+const HUGE_RESERVED: u64 = 0x3fff_e000;
 /// Bits 8:5 and 2:1, which a PAE page-directory pointer reserves.
 const PAE_POINTER_RESERVED: u64 = 0x1e6;
 /// Page-fault error code.
@@ -180,7 +182,7 @@ impl Scheme {
             2 => reserved(LARGE_RESERVED, Special::Page(entry & ADDRESS & !0x1f_ffff)),
             3 if self.is_pae => reserved(PAE_POINTER_RESERVED | NO_EXECUTE, Special::Table),
             3 if config.has_page1gb => {
-                reserved(0x3fff_e000, Special::Page(entry & ADDRESS & !0x3fff_ffff))
+                reserved(HUGE_RESERVED, Special::Page(entry & ADDRESS & !0x3fff_ffff))
             }
             _ => Special::Reserved,
         }
@@ -210,7 +212,7 @@ pub fn translate<E: Environment>(
     access: Access,
 ) -> Result<Gpa, WalkError> {
     if registers.is_long()
-        && let Some(gpa) = walk_marked(env, registers, config, linear, access)?
+        && let Some(gpa) = walk_marked(env, registers, config, linear, access, |_, _| ())?
     {
         return Ok(gpa);
     }
@@ -220,13 +222,15 @@ pub fn translate<E: Environment>(
 /// Walks the tables of long mode where nothing is unusual: all entries are present and marked, and allow the access.
 ///
 /// Returns nothing otherwise; then [`walk`] finds out what is the matter. This is the path that counts in an exit's cost.
+/// Each entry goes to `note` with its address.
 #[inline(never)]
-fn walk_marked<E: Environment>(
+pub(crate) fn walk_marked<E: Environment>(
     env: &mut E,
     registers: &Registers,
     config: &Config,
     linear: u64,
     access: Access,
+    mut note: impl FnMut(Gpa, u64),
 ) -> Result<Option<Gpa>, Unavailable> {
     const INDEX_MASK: u64 = 0x1ff;
     if registers.cr0 & cr0::PG == 0 {
@@ -240,8 +244,9 @@ fn walk_marked<E: Environment>(
     };
     let mut table = registers.cr3 & ADDRESS;
     let entry = loop {
-        let address = table | (linear.wrapping_shr(shift) & INDEX_MASK) << 3;
-        let entry = env.read_entry(Gpa::new_truncate(address))?;
+        let address = Gpa::new_truncate(table | (linear.wrapping_shr(shift) & INDEX_MASK) << 3);
+        let entry = env.read_entry(address)?;
+        note(address, entry);
         if entry & PRESENT == 0 {
             return Ok(None);
         }
@@ -251,11 +256,11 @@ fn walk_marked<E: Environment>(
             break entry;
         }
         if entry & LARGE != 0 {
-            // 2 MiB pages are common; 1 GiB pages are left to the long way.
-            if shift != 21 || entry & LARGE_RESERVED != 0 {
-                return Ok(None);
+            match shift {
+                21 if entry & LARGE_RESERVED == 0 => break entry,
+                30 if config.has_page1gb && entry & HUGE_RESERVED == 0 => break entry,
+                _ => return Ok(None),
             }
-            break entry;
         }
         table = entry & ADDRESS;
         shift = shift.wrapping_sub(9);

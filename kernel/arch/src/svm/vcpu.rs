@@ -183,11 +183,13 @@ impl Vcpu {
 
     /// Returns the general registers by number; those of RAX and RSP are stale, the VMCB has them.
     #[must_use]
-    pub fn gprs(&self) -> [u64; 16] {
-        self.gprs
+    #[inline]
+    pub fn gprs(&self) -> &[u64; 16] {
+        &self.gprs
     }
 
     /// Sets the general registers but RAX and RSP, which the VMCB has.
+    #[inline]
     pub fn set_gprs(&mut self, values: &[u64; 16]) {
         self.gprs = *values;
     }

@@ -8,9 +8,11 @@ use crate::vm::start::Blueprint;
 use addr::Gpa;
 use alloc::borrow::Cow;
 use api::device::{MachineAction, Width};
+use api::memory::GuestMemory;
 use arch::sync::SpinLock;
 use core::sync::atomic::Ordering;
 use devices::fw_cfg::{FwCfg, key};
+use devices::layout;
 use devices::message::{ApicIdentity, ApicMessage, RoundRobin};
 use devices::rtc::RtcConfig;
 use loader::RamMap;
@@ -132,6 +134,7 @@ impl VmShared {
         let mut board = self.board.lock();
         let noticed = board.press_power_button();
         self.settle(&mut board);
+        self.wake_if_due(&mut board);
         noticed
     }
 
@@ -149,8 +152,43 @@ impl VmShared {
         if !self.is_paused() {
             board.poll(self.clock.now());
             self.settle(&mut board);
+            self.wake_if_due(&mut board);
         }
         self.board_deadline.load(Ordering::Acquire)
+    }
+
+    /// Wakes a machine that is suspended to RAM if an event that it enabled in PM1 has come: power button or clock.
+    fn wake_if_due(&self, board: &mut Chipset) {
+        const WAKE_EVENTS: u32 = 1 << 8 | 1 << 9 | 1 << 10;
+        if !self.suspended.load(Ordering::Acquire) {
+            return;
+        }
+        let status = board.port_read(layout::PM1A_EVENT, Width::Word, &self.env());
+        let enabled = board.port_read(layout::PM1A_EVENT + 2, Width::Word, &self.env());
+        if status & enabled & WAKE_EVENTS == 0 {
+            return;
+        }
+        board.wake();
+        self.settle(board);
+        self.waking_vector
+            .store(self.read_waking_vector(), Ordering::Release);
+        self.suspended.store(false, Ordering::Release);
+        self.links
+            .iter()
+            .for_each(|l| l.request(link::REQUEST_RESUME));
+    }
+
+    /// Reads the waking vector from the FACS, which is the first of the firmware's tables. Without one the machine
+    /// starts at the reset vector's code, as after any other start.
+    fn read_waking_vector(&self) -> u32 {
+        const RESET: u32 = 0xf_fff0;
+        let mut facs = [0; 16];
+        let read = self
+            .ram
+            .read(Gpa::new_truncate(loader::FIRMWARE_START), &mut facs);
+        let vector = u32::from_le_bytes([facs[12], facs[13], facs[14], facs[15]]);
+        let usable = read.is_ok() && facs.starts_with(b"FACS") && vector != 0;
+        if usable { vector } else { RESET }
     }
 
     /// Acts on what an access left behind. Mostly that is nothing.
@@ -197,6 +235,12 @@ impl VmShared {
                 if let Some(first) = self.links.first() {
                     first.request(link::REQUEST_INIT);
                 }
+            }
+            MachineAction::Sleep { state: 3 } => {
+                self.suspended.store(true, Ordering::Release);
+                self.links
+                    .iter()
+                    .for_each(|l| l.request(link::REQUEST_SUSPEND));
             }
             MachineAction::Sleep { state } => {
                 crate::warn!(

@@ -2,14 +2,15 @@
 //! is the crate `emulate`; here is its view of a vCPU: registers in and out of the VMCB, memory, devices, the APIC.
 
 use crate::vm::machine::VmShared;
-use crate::vm::vcpu::{Flow, VcpuWorld};
+use crate::vm::ram::FrameCache;
+use crate::vm::vcpu::{Clocks, Flow, VcpuWorld};
 use addr::Gpa;
 use alloc::format;
 use api::cpu::{DescriptorTable, Segment, SegmentAttributes};
 use api::device::Width;
 use api::memory::{GuestMemory, MemoryError};
 use arch::svm::{Gpr, Vcpu};
-use devices::lapic::{ApicOutcome, LocalApic, Now};
+use devices::lapic::{ApicOutcome, LocalApic};
 use emulate::{
     Config, Emulator, Environment, Exception, Hint, Outcome, Registers, SystemTables, Unavailable,
 };
@@ -21,7 +22,10 @@ use vcpu::cpuid::Capabilities;
 /// The emulator of one vCPU.
 #[derive(Debug)]
 pub(super) struct Emulation {
-    emulator: Emulator,
+    pub(super) emulator: Emulator,
+    /// The registers of the instruction at hand; they stand here so that they are never copied as a whole.
+    registers: Registers,
+    pub(super) frames: FrameCache,
 }
 
 impl Emulation {
@@ -31,7 +35,14 @@ impl Emulation {
                 phys_bits: capabilities.phys_bits,
                 has_page1gb,
             }),
+            registers: Registers::default(),
+            frames: FrameCache::new(),
         }
+    }
+
+    /// Forgets where guest frames are.
+    pub(super) fn forget_frames(&mut self) {
+        self.frames.clear();
     }
 }
 
@@ -41,7 +52,8 @@ struct View<'a> {
     cpu: &'a mut Vcpu,
     lapic: &'a mut LocalApic,
     capabilities: &'a Capabilities,
-    now: Now,
+    frames: &'a mut FrameCache,
+    clock: Clocks,
     apic_page: Option<Gpa>,
     outcome: Option<ApicOutcome>,
     flush: bool,
@@ -76,7 +88,7 @@ impl View<'_> {
             if self.is_apic(at) {
                 let outcome =
                     self.lapic
-                        .mmio_write(at.page_offset() as u16, value as u32, self.now);
+                        .mmio_write(at.page_offset() as u16, value as u32, self.clock.now());
                 self.outcome = Some(outcome);
             } else {
                 let width = Width::from_bytes(piece.len()).unwrap_or(Width::Byte);
@@ -89,8 +101,16 @@ impl View<'_> {
     /// Reads an APIC register; bytes inside one are shifted down.
     fn read_apic(&mut self, gpa: Gpa) -> u64 {
         let offset = gpa.page_offset();
-        let value = self.lapic.mmio_read((offset & !3) as u16, self.now);
+        let value = self.lapic.mmio_read((offset & !3) as u16, self.clock.now());
         u64::from(value) >> (offset % 4 * 8)
+    }
+
+    /// Reads up to 16 bytes that are not behind the nested tables yet, are no RAM, or end the page.
+    #[cold]
+    fn read_slowly(&mut self, gpa: Gpa, len: usize) -> Result<u128, Unavailable> {
+        let mut bytes = [0; 16];
+        self.read_phys(gpa, &mut bytes[..len])?;
+        Ok(u128::from_le_bytes(bytes))
     }
 
     fn control(registers: &Registers) -> Control {
@@ -141,22 +161,20 @@ impl Environment for View<'_> {
         }
     }
 
+    #[inline]
     fn read_entry(&mut self, gpa: Gpa) -> Result<u64, Unavailable> {
-        if let Some(value) = self.vm.ram.read_u64(gpa) {
-            return Ok(value);
+        match self.vm.ram.read_u64(self.frames, gpa) {
+            Some(value) => Ok(value),
+            None => self.read_slowly(gpa, 8).map(|value| value as u64),
         }
-        let mut bytes = [0; 8];
-        self.read_phys(gpa, &mut bytes)?;
-        Ok(u64::from_le_bytes(bytes))
     }
 
+    #[inline]
     fn read_code(&mut self, gpa: Gpa, len: usize) -> Result<u128, Unavailable> {
-        if let Some(bytes) = self.vm.ram.read_u128(gpa) {
-            return Ok(bytes);
+        match self.vm.ram.read_u128(self.frames, gpa) {
+            Some(bytes) => Ok(bytes),
+            None => self.read_slowly(gpa, len.min(16)),
         }
-        let mut bytes = [0; 16];
-        self.read_phys(gpa, &mut bytes[..len.min(16)])?;
-        Ok(u128::from_le_bytes(bytes))
     }
 
     fn port_in(&mut self, port: u16, width: Width) -> Result<u32, Unavailable> {
@@ -283,27 +301,23 @@ fn segment_out(s: &Segment) -> VmcbSegment {
     }
 }
 
-fn registers_of(cpu: &Vcpu) -> Registers {
+/// Fetches the registers out of the VMCB, field by field into their place.
+#[inline]
+fn fetch_registers(cpu: &Vcpu, r: &mut Registers) {
     let s = &cpu.vmcb().state;
-    let mut gpr = cpu.gprs();
-    (gpr[0], gpr[4]) = (s.rax, s.rsp);
-    Registers {
-        gpr,
-        rip: s.rip,
-        rflags: s.rflags,
-        segments: [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs].map(segment_in),
-        cr0: s.cr0,
-        cr2: s.cr2,
-        cr3: s.cr3,
-        cr4: s.cr4,
-        efer: s.efer & !Efer::SVME.bits(),
-        cpl: s.cpl,
-        interrupt_shadow: cpu.vmcb().control.interrupt_state & 1 != 0,
-    }
+    r.gpr = *cpu.gprs();
+    [r.gpr[0], r.gpr[4]] = [s.rax, s.rsp];
+    (r.rip, r.rflags) = (s.rip, s.rflags);
+    r.segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs].map(segment_in);
+    (r.cr0, r.cr2, r.cr3, r.cr4) = (s.cr0, s.cr2, s.cr3, s.cr4);
+    r.efer = s.efer & !Efer::SVME.bits();
+    r.cpl = s.cpl;
+    r.interrupt_shadow = cpu.vmcb().control.interrupt_state & 1 != 0;
 }
 
-/// Puts the registers back. Segments and control registers are written only where the instruction changed them: few do.
-fn set_registers(cpu: &mut Vcpu, r: &Registers) {
+/// Puts the registers back.
+#[inline]
+fn store_registers(cpu: &mut Vcpu, r: &Registers) {
     cpu.set_gprs(&r.gpr);
     let vmcb = cpu.vmcb_mut();
     vmcb.control.interrupt_state = u64::from(r.interrupt_shadow);
@@ -329,7 +343,6 @@ impl VcpuWorld {
         }
         self.sync_tpr();
         self.has_work = true;
-        let now = self.now();
         let info = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
         let control = &self.cpu.vmcb().control;
         // Only CPUs with decode assists fill these; a copy, because the VMCB is written below.
@@ -347,21 +360,37 @@ impl VcpuWorld {
             is_write: info.contains(NestedFault::WRITE),
             bytes,
         };
-        let mut registers = registers_of(&self.cpu);
+        let outcome =
+            self.with_emulator(|emulator, view, registers| emulator.run(view, registers, &hint));
+        self.finish(outcome)
+    }
+
+    /// Runs `body` with the emulator, this vCPU as it sees it, and its registers; then applies what it did to the APIC
+    /// and the control registers. The registers themselves go back in [`Self::finish`].
+    #[inline]
+    fn with_emulator<T>(
+        &mut self,
+        body: impl FnOnce(&mut Emulator, &mut View<'_>, &mut Registers) -> T,
+    ) -> T {
+        let clock = self.clocks();
+        let Emulation {
+            emulator,
+            registers,
+            frames,
+        } = &mut self.emulation;
+        fetch_registers(&self.cpu, registers);
         let mut view = View {
             vm: &self.vm,
             cpu: &mut self.cpu,
             apic_page: self.lapic.mmio_page(),
             lapic: &mut self.lapic,
             capabilities: self.policy.capabilities(),
-            now,
+            frames,
+            clock,
             outcome: None,
             flush: false,
         };
-        let outcome = self
-            .emulation
-            .emulator
-            .run(&mut view, &mut registers, &hint);
+        let result = body(emulator, &mut view, registers);
         let (apic, flush) = (view.outcome.take(), view.flush);
         if flush {
             self.cpu.flush_tlb();
@@ -370,56 +399,40 @@ impl VcpuWorld {
         if let Some(apic) = apic {
             self.apply_apic(apic);
         }
-        self.finish(outcome, &registers)
+        result
     }
 
     /// Executes the instruction that an interrupt shadow protects, where the next entry would lose the shadow: an
-    /// interrupt between STI and HLT would be handled before the guest sleeps, and the guest would sleep on.
+    /// interrupt between STI and HLT would be handled before the guest sleeps, and the guest would sleep on. What
+    /// cannot be emulated runs without its shadow, which few guests can notice.
     #[cold]
     pub(super) fn leave_shadow(&mut self) {
         if self.pending_event.is_valid() {
             return;
         }
-        let mut registers = registers_of(&self.cpu);
-        let now = self.now();
-        let mut view = View {
-            vm: &self.vm,
-            cpu: &mut self.cpu,
-            apic_page: self.lapic.mmio_page(),
-            lapic: &mut self.lapic,
-            capabilities: self.policy.capabilities(),
-            now,
-            outcome: None,
-            flush: false,
-        };
-        if self.emulation.emulator.at_halt(&mut view, &registers) {
-            self.halt();
-            return;
-        }
-        let outcome = self
-            .emulation
-            .emulator
-            .run(&mut view, &mut registers, &Hint::default());
-        let apic = view.outcome.take();
-        if let Some(apic) = apic {
-            self.apply_apic(apic);
-        }
-        if matches!(outcome, Outcome::Done { .. }) {
-            // What cannot be emulated runs without its shadow, which few guests can notice.
-            let _ = self.finish(outcome, &registers);
+        let outcome = self.with_emulator(|emulator, view, registers| {
+            let halts = emulator.at_halt(view, registers);
+            (!halts).then(|| emulator.run(view, registers, &Hint::default()))
+        });
+        match outcome {
+            None => self.halt(),
+            // The VM's end, if the instruction asked for it, is seen before the next entry.
+            Some(done @ Outcome::Done { .. }) => drop(self.finish(done)),
+            Some(_) => {}
         }
     }
 
-    fn finish(&mut self, outcome: Outcome, registers: &Registers) -> Flow {
+    fn finish(&mut self, outcome: Outcome) -> Flow {
+        let registers = &self.emulation.registers;
         match outcome {
             Outcome::Done { single_step } => {
-                set_registers(&mut self.cpu, registers);
+                store_registers(&mut self.cpu, registers);
                 if single_step {
                     self.single_step();
                 }
             }
             Outcome::Exception(exception) => {
-                set_registers(&mut self.cpu, registers);
+                store_registers(&mut self.cpu, registers);
                 if let Some(address) = exception.cr2 {
                     self.cpu.vmcb_mut().state.cr2 = address;
                 }
@@ -446,24 +459,10 @@ impl VcpuWorld {
         if crate::cpus::features().next_rip() {
             return Some(self.cpu.vmcb().control.next_rip);
         }
-        let registers = registers_of(&self.cpu);
-        let now = self.now();
-        let mut view = View {
-            vm: &self.vm,
-            cpu: &mut self.cpu,
-            apic_page: None,
-            lapic: &mut self.lapic,
-            capabilities: self.policy.capabilities(),
-            now,
-            outcome: None,
-            flush: false,
-        };
-        let len = self
-            .emulation
-            .emulator
-            .instruction_len(&mut view, &registers)
-            .ok()?;
-        Some(registers.rip.wrapping_add(u64::from(len)))
+        self.with_emulator(|emulator, view, registers| {
+            let len = emulator.instruction_len(view, registers).ok()?;
+            Some(registers.rip.wrapping_add(u64::from(len)))
+        })
     }
 
     /// Returns RDX:RAX's low halves as one number.

@@ -29,6 +29,7 @@ impl VcpuWorld {
             ExitCode::CPUID => self.cpuid(),
             ExitCode::MSR => self.msr(),
             ExitCode::IOIO => return self.port(),
+            ExitCode::NPF => return self.nested_fault(),
             other => return self.other_exit(other),
         }
         Flow::Continue
@@ -38,7 +39,6 @@ impl VcpuWorld {
     fn other_exit(&mut self, code: ExitCode) -> Flow {
         self.has_work = true;
         self.count(match code {
-            ExitCode::NPF => 3,
             ExitCode::HLT => 4,
             _ => 5,
         });
@@ -49,7 +49,6 @@ impl VcpuWorld {
                     self.leave_shadow();
                 }
             }
-            ExitCode::NPF => return self.nested_fault(),
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {
                 self.set_window(false);
@@ -245,6 +244,7 @@ impl VcpuWorld {
     }
 
     /// Looks whether a device access ended the VM.
+    #[inline]
     pub(super) fn after_device(&mut self) -> Flow {
         match self.vm.take_stop() {
             Some(reason) => Flow::Stop(reason),
@@ -287,11 +287,18 @@ impl VcpuWorld {
         }
     }
 
+    #[inline(never)]
     fn nested_fault(&mut self) -> Flow {
-        self.keep_interrupted_event();
+        self.count(3);
         let gpa = Gpa::new_truncate(self.cpu.vmcb().control.exit_info2);
         let fault = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
-        if self.vm.ram.is_ram(gpa) {
+        let is_ram = self.vm.ram.is_ram(gpa);
+        if !is_ram && self.known_access(gpa, fault) {
+            return self.after_device();
+        }
+        self.has_work = true;
+        self.keep_interrupted_event();
+        if is_ram {
             return match self.vm.ram.back(gpa) {
                 Ok(_) => Flow::Continue,
                 Err(error) => self.stop(&format!("{error}")),
@@ -308,9 +315,13 @@ impl VcpuWorld {
     /// Acts on what an APIC access left to do.
     pub(super) fn apply_apic(&mut self, outcome: ApicOutcome) {
         self.look_at_interrupts = true;
-        // After a plain EOI with nothing waiting, the next entry needs no settling.
-        self.has_work |=
-            !matches!(outcome, ApicOutcome::Eoi { level: false, .. }) || self.lapic.has_requests();
+        // With nothing waiting after a plain access, the next entry needs no settling. LINT0 may have opened for the
+        // 8259 pair.
+        self.has_work |= match outcome {
+            ApicOutcome::None => self.lapic.has_requests() || self.link.extint(),
+            ApicOutcome::Eoi { level: false, .. } => self.lapic.has_requests(),
+            _ => true,
+        };
         match outcome {
             ApicOutcome::None => {}
             ApicOutcome::Eoi { vector, level } => {

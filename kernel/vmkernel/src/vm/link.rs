@@ -23,6 +23,10 @@ pub const REQUEST_EXTINT: u32 = 1 << 4;
 pub const REQUEST_END: u32 = 1 << 5;
 /// The vCPU shall look at the VM's pause flag.
 pub const REQUEST_PAUSE: u32 = 1 << 6;
+/// The machine was suspended to RAM: stop until [`REQUEST_RESUME`].
+pub const REQUEST_SUSPEND: u32 = 1 << 8;
+/// The machine woke up: the first vCPU starts at the waking vector, the others wait for a startup IPI.
+pub const REQUEST_RESUME: u32 = 1 << 9;
 /// The nested tables lost mappings: flush.
 pub const REQUEST_FLUSH: u32 = 1 << 7;
 

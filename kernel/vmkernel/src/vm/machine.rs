@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arch::sync::SpinLock;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 use machine::Chipset;
 
@@ -75,6 +75,10 @@ pub struct VmShared {
     pub(super) board: SpinLock<Chipset>,
     pub(super) routing: SpinLock<Routing>,
     paused: AtomicBool,
+    /// Suspended to RAM (ACPI S3) until a wake event.
+    pub(super) suspended: AtomicBool,
+    /// Real-mode address at which the first vCPU resumes.
+    pub(super) waking_vector: AtomicU32,
     has_stop: AtomicBool,
     stop: SpinLock<Option<StopReason>>,
     /// Virtual time, in ns, of the board's next timer; `u64::MAX` for none. [written under the board's lock]
@@ -103,6 +107,8 @@ impl VmShared {
             board: SpinLock::new(ranks::CHIPSET, board),
             routing,
             paused: AtomicBool::new(false),
+            suspended: AtomicBool::new(false),
+            waking_vector: AtomicU32::new(0),
             has_stop: AtomicBool::new(false),
             stop: SpinLock::new(ranks::WAKER, None),
             board_deadline: AtomicU64::new(u64::MAX),
@@ -148,10 +154,15 @@ impl VmShared {
     #[inline]
     pub fn take_stop(&self) -> Option<StopReason> {
         if self.has_stop.load(Ordering::Acquire) {
-            self.stop.lock().clone()
+            self.stop_reason()
         } else {
             None
         }
+    }
+
+    #[cold]
+    fn stop_reason(&self) -> Option<StopReason> {
+        self.stop.lock().clone()
     }
 
     /// Registers the board's task for [`Self::wake_board`].

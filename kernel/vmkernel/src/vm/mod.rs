@@ -8,6 +8,7 @@ mod exits;
 pub mod inventory;
 pub mod link;
 pub mod machine;
+mod moves;
 pub mod policy;
 pub mod ram;
 pub mod serial;

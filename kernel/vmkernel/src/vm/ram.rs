@@ -5,13 +5,55 @@
 )]
 
 use crate::memory::{self, KernelFrames, ranks};
-use addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
+use addr::{Gfn, Gpa, Hfn, Hpa, PAGE_SIZE};
 use api::memory::{GuestMemory, MemoryError};
+use arch::physmem::DirectFrame;
 use arch::svm::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::sync::SpinLock;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 use loader::RamMap;
+
+/// End of the window for video memory, where the guest has no RAM.
+const VGA_END: u64 = 0xc_0000;
+/// Frames that a [`FrameCache`] keeps.
+const CACHED_FRAMES: usize = 32;
+
+/// What one vCPU remembers of where the guest's frames are: those of its code and its page tables are asked for again
+/// and again. A frame stays where it is until the nested table loses it, and then every vCPU is asked to flush.
+#[derive(Debug)]
+pub struct FrameCache {
+    /// Number of a guest frame and its host frame, at the guest frame's number modulo the length.
+    slots: [(u64, DirectFrame); CACHED_FRAMES],
+}
+
+impl FrameCache {
+    /// No frame has a number of 64 bits.
+    const EMPTY: (u64, DirectFrame) = (u64::MAX, DirectFrame::NONE);
+
+    /// Makes an empty one.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            slots: [Self::EMPTY; CACHED_FRAMES],
+        }
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.slots = [Self::EMPTY; CACHED_FRAMES];
+    }
+
+    #[inline]
+    fn find(&self, gfn: Gfn) -> Option<DirectFrame> {
+        let (known, frame) = self.slots[gfn.as_u64() as usize % CACHED_FRAMES];
+        (known == gfn.as_u64()).then_some(frame)
+    }
+
+    fn insert(&mut self, gfn: Gfn, frame: DirectFrame) {
+        self.slots[gfn.as_u64() as usize % CACHED_FRAMES] = (gfn.as_u64(), frame);
+    }
+}
 
 /// RAM of one VM.
 #[derive(Debug)]
@@ -56,8 +98,14 @@ impl GuestRam {
 
     /// Tells whether `gpa` is RAM.
     #[must_use]
+    #[inline]
     pub fn is_ram(&self, gpa: Gpa) -> bool {
-        self.region_of(gpa).is_some()
+        let at = gpa.as_u64();
+        if at < self.map.low_end() {
+            !(loader::VGA_START..VGA_END).contains(&at)
+        } else {
+            self.map.high().contains(&at)
+        }
     }
 
     /// Puts memory behind `gpa`, if it is RAM and has none yet.
@@ -72,22 +120,46 @@ impl GuestRam {
         }
     }
 
-    /// Reads an aligned 8-byte number, such as an entry of the guest's page tables; `None` where there is no RAM.
+    /// Reads 8 bytes that lie in one page, such as an entry of the guest's page tables; `None` where there is no RAM yet,
+    /// or they do not. What was found is kept in `frames`, which is of this VM.
     #[must_use]
     #[inline]
-    pub fn read_u64(&self, gpa: Gpa) -> Option<u64> {
-        let mapping = self.view.lookup(gpa).filter(|_| gpa.is_aligned(8))?;
-        // SAFETY: the word is RAM behind the guest's address, aligned; it stays while the VM lives.
-        Some(unsafe { arch::physmem::read_u64(mapping.hpa) })
+    pub fn read_u64(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<u64> {
+        let frame = self.frame_with(frames, gpa, 8)?;
+        // SAFETY: the bytes are RAM behind the guest's address, in one page; it stays while the VM lives.
+        Some(unsafe { frame.read_u64(gpa.page_offset()) })
     }
 
-    /// Reads 16 bytes that lie in one page; `None` where there is no RAM, or they do not.
+    /// As [`Self::read_u64`], 16 bytes.
     #[must_use]
     #[inline]
-    pub fn read_u128(&self, gpa: Gpa) -> Option<u128> {
-        let mapping = self.view.lookup(gpa).filter(|m| m.remaining >= 16)?;
-        // SAFETY: the bytes are RAM behind the guest's address; it stays while the VM lives.
-        Some(unsafe { arch::physmem::read_u128(mapping.hpa) })
+    pub fn read_u128(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<u128> {
+        let frame = self.frame_with(frames, gpa, 16)?;
+        let offset = gpa.page_offset();
+        // SAFETY: as in `read_u64`.
+        let low = unsafe { frame.read_u64(offset) };
+        // SAFETY: as in `read_u64`.
+        let high = unsafe { frame.read_u64(offset + 8) };
+        Some(u128::from(low) | u128::from(high) << 64)
+    }
+
+    /// Returns the frame that holds `len` bytes at `gpa`.
+    #[inline]
+    fn frame_with(&self, frames: &mut FrameCache, gpa: Gpa, len: u64) -> Option<DirectFrame> {
+        if gpa.page_offset() > PAGE_SIZE - len {
+            return None;
+        }
+        match frames.find(gpa.frame()) {
+            Some(frame) => Some(frame),
+            None => self.find_frame(frames, gpa),
+        }
+    }
+
+    #[inline(never)]
+    fn find_frame(&self, frames: &mut FrameCache, gpa: Gpa) -> Option<DirectFrame> {
+        let frame = DirectFrame::new(self.view.lookup(gpa)?.hpa.frame());
+        frames.insert(gpa.frame(), frame);
+        Some(frame)
     }
 
     #[cold]
@@ -133,7 +205,7 @@ impl GuestRam {
     /// Returns the contiguous region of RAM that holds `gpa`.
     fn region_of(&self, gpa: Gpa) -> Option<Range<u64>> {
         let high = self.map.high();
-        let regions = [0..loader::VGA_START, 0xc_0000..self.map.low_end(), high];
+        let regions = [0..loader::VGA_START, VGA_END..self.map.low_end(), high];
         regions.into_iter().find(|r| r.contains(&gpa.as_u64()))
     }
 

@@ -56,6 +56,28 @@ pub(super) struct NmiState {
     pub(super) stepping: bool,
 }
 
+/// How a guest's clocks follow from the host's TSC, until the end of the poll.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Clocks {
+    /// Host TSC at virtual time 0.
+    base: u64,
+    /// What the guest's TSC is ahead of virtual time.
+    tsc_adjust: u64,
+}
+
+impl Clocks {
+    /// Returns the guest's clocks now.
+    #[inline]
+    pub(super) fn now(self) -> Now {
+        let ticks = rdtsc().wrapping_sub(self.base);
+        let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
+        Now {
+            time,
+            tsc: ticks.wrapping_add(self.tsc_adjust),
+        }
+    }
+}
+
 /// How an exit was dealt with.
 #[derive(Debug)]
 pub(super) enum Flow {
@@ -154,15 +176,19 @@ impl VcpuWorld {
         self.link.cpu()
     }
 
+    /// Returns how the guest's clocks follow from the host's.
+    #[inline]
+    pub(super) fn clocks(&self) -> Clocks {
+        Clocks {
+            base: self.clock_base,
+            tsc_adjust: self.tsc_adjust,
+        }
+    }
+
     /// Returns the guest's clocks now.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let ticks = rdtsc().wrapping_sub(self.clock_base);
-        let time = VmInstant::from_nanos(timer::clock().nanos(ticks));
-        Now {
-            time,
-            tsc: ticks.wrapping_add(self.tsc_adjust),
-        }
+        self.clocks().now()
     }
 
     /// Returns the guest's TSC now.
@@ -339,9 +365,20 @@ impl VcpuWorld {
         }
         if requests & link::REQUEST_FLUSH != 0 {
             self.cpu.flush_tlb();
+            self.emulation.forget_frames();
         }
         if requests & link::REQUEST_INIT != 0 {
             self.init();
+        }
+        if requests & link::REQUEST_SUSPEND != 0 {
+            self.activity = Activity::WaitsForStartup;
+        }
+        if requests & link::REQUEST_RESUME != 0 {
+            self.init();
+            self.activity = Activity::WaitsForStartup;
+            if self.index == 0 {
+                self.resume_at(self.vm.waking_vector.load(Ordering::Acquire));
+            }
         }
         if requests & link::REQUEST_STARTUP != 0 && self.activity == Activity::WaitsForStartup {
             self.start_at(self.link.startup_vector());
@@ -373,6 +410,15 @@ impl VcpuWorld {
         } else {
             self.vm.send(message, Some(self.index));
         }
+    }
+
+    /// Starts at the waking vector of the FACS: real mode, CS and IP from the linear address (ACPI 6.4, 16.3.2).
+    fn resume_at(&mut self, vector: u32) {
+        let state = &mut self.cpu.vmcb_mut().state;
+        state.cs.selector = (vector >> 4) as u16;
+        state.cs.base = u64::from(state.cs.selector) << 4;
+        state.rip = u64::from(vector & 0xf);
+        self.activity = Activity::Running;
     }
 
     /// Starts at real-mode address `vector << 12` (SDM vol. 3, 9.4.4).

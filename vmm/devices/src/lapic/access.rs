@@ -39,13 +39,24 @@ impl LocalApic {
 
     /// Writes the 32-bit register at `offset` of the xAPIC page, 0 to FFFh. Only aligned 4-byte writes are defined;
     /// the caller drops others.
-    #[inline]
     pub fn mmio_write(&mut self, offset: u16, value: u32, now: Now) -> ApicOutcome {
+        if let Some(outcome) = self.command(offset, value) {
+            return outcome;
+        }
+        if offset & 0xf != 0 {
+            return ApicOutcome::None;
+        }
+        self.write_xapic_register(offset & 0xff0, value, now)
+    }
+
+    /// Writes the register at `offset` of the xAPIC page if it is a command, which is all that most writes are and for
+    /// which no clock need be read: an end of interrupt, or an interrupt to send. Does nothing for other registers.
+    #[inline]
+    pub fn command(&mut self, offset: u16, value: u32) -> Option<ApicOutcome> {
         match offset {
-            EOI => self.end_of_interrupt(),
-            ICR_LOW => self.write_icr(value),
-            _ if offset & 0xf != 0 => ApicOutcome::None,
-            _ => self.write_xapic_register(offset & 0xff0, value, now),
+            EOI => Some(self.end_of_interrupt()),
+            ICR_LOW => Some(self.write_icr(value)),
+            _ => None,
         }
     }
 

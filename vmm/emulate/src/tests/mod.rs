@@ -5,6 +5,7 @@ mod fuzz;
 mod instructions;
 mod machine;
 mod modes;
+mod moves;
 mod paging;
 mod strings;
 mod vectors;

@@ -108,15 +108,23 @@ impl Chipset {
     }
 
     fn read_byte(&mut self, port: u16, env: &Env<'_>) -> u8 {
-        let value = match port {
+        let value = if (COM1..=COM1_LAST).contains(&port) {
+            // Kernels without interrupts for it read the line status before each character.
+            let mut cx = Self::cx(&mut self.outbox, env);
+            let value = self.com1.read_u8(port & 7, &mut cx);
+            self.after_uart_read(port);
+            value
+        } else {
+            self.read_other_byte(port, env)
+        };
+        self.carry_lines();
+        value
+    }
+
+    fn read_other_byte(&mut self, port: u16, env: &Env<'_>) -> u8 {
+        match port {
             PIC_MASTER | PIC_SLAVE => self.read_pic_command(port, env),
             PIC_MASTER_DATA | PIC_SLAVE_DATA | PIC_ELCR..=PIC_ELCR_LAST => self.pic.read(port),
-            COM1..=COM1_LAST => {
-                let mut cx = Self::cx(&mut self.outbox, env);
-                let value = self.com1.read_u8(port & 7, &mut cx);
-                self.after_uart_read(port);
-                value
-            }
             COM2..=COM2_LAST => {
                 let mut cx = Self::cx(&mut self.outbox, env);
                 let value = self.com2.read_u8(port & 7, &mut cx);
@@ -147,9 +155,7 @@ impl Chipset {
                 byte
             }
             _ => self.read_movable(port, env),
-        };
-        self.carry_lines();
-        value
+        }
     }
 
     fn write_byte(&mut self, port: u16, value: u8, env: &Env<'_>) {
