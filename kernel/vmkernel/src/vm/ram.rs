@@ -177,7 +177,10 @@ impl GuestRam {
         let exhausted = MemoryError::Exhausted { gpa };
         let large = PageSize::Large.bytes();
         let start = gpa.as_u64() & !(large - 1);
-        let fits = region.start <= start && start + large <= region.end;
+        // Where no block was left for a first page, its neighbours stay small for good.
+        let fits = region.start <= start
+            && start + large <= region.end
+            && self.view.is_vacant(gpa, PageSize::Large);
         let block = if fits { memory::alloc_2m().ok() } else { None };
         let (page, size, frame) = match block {
             Some(frame) => (start, PageSize::Large, frame),
