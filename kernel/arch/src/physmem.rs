@@ -204,7 +204,8 @@ pub(crate) mod fake {
 
         fn free(&mut self, frame: Hfn) {
             let index = self.out.iter().position(|f| *f == frame);
-            self.out.remove(index.expect("only frames that are out come back"));
+            self.out
+                .remove(index.expect("only frames that are out come back"));
             self.left += 1;
         }
     }

@@ -124,6 +124,8 @@ pub mod ranks {
     pub const VM: Rank = Rank(10);
     /// A VM's chipset.
     pub const CHIPSET: Rank = Rank(20);
+    /// A VM's clock, while it does not run.
+    pub const CLOCK: Rank = Rank(25);
     /// A VM's memory map.
     pub const NESTED: Rank = Rank(30);
     /// A VM's serial buffers.
