@@ -207,7 +207,7 @@ pub fn free(first: Hfn, count: u32) {
 }
 
 /// The kernel's frames, for page tables and control blocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct KernelFrames;
 
 impl FrameSource for KernelFrames {

@@ -168,7 +168,7 @@ fn new_cpu(vm: &VmShared, state: Option<&CpuState>) -> Result<Vcpu, String> {
     let maps = permission_maps()?;
     let cpu = vm
         .ram
-        .with_nested(|nested| Vcpu::new(cpus::features(), maps, nested, &mut KernelFrames));
+        .with_nested(|nested| Vcpu::new::<KernelFrames>(cpus::features(), maps, nested));
     let mut cpu = cpu.flatten().ok_or("no host memory is left for a vCPU")?;
     if let Some(state) = state {
         set_state(&mut cpu, state);
