@@ -98,7 +98,7 @@ async fn top(options: TopOptions, style: Style) -> Result<Option<Response>, Stri
             return Ok(None);
         }
         let now = reports::Sample::take();
-        print(&render(&Response::Top(now.since(&before)), style));
+        print(&render(&Response::Top(now.since(&before)), style)).await;
         before = now;
     }
     Ok(None)

@@ -186,6 +186,18 @@ pub async fn run_to_end(
     reason
 }
 
+/// Returns what running VMs may still claim of the host's free memory.
+fn promised_bytes() -> u64 {
+    let of = |running: &Running| {
+        let ram = &running.vm.ram;
+        mem::need(ram.map().total()).saturating_sub(ram.bytes_backed())
+    };
+    with_records(|records| {
+        let running = records.iter().filter_map(|r| r.running.as_ref());
+        running.map(of).sum()
+    })
+}
+
 /// Powers a VM on and records it as running; `before` is the machine that was reset.
 ///
 /// # Errors
@@ -207,6 +219,7 @@ pub fn power_on(
     let blueprint = Blueprint {
         name: definition.name.as_str(),
         memory_bytes: definition.memory.bytes(),
+        promised_bytes: promised_bytes(),
         vcpus: definition.cpus,
         kernel: (&definition.kernel, file(&definition.kernel)?),
         initrd: definition.initrd.as_deref().map(file).transpose()?,
