@@ -136,6 +136,23 @@ impl NestedTable {
         true
     }
 
+    /// Tells whether nothing is mapped in the whole page of `size` around `gpa`, so that it may be mapped as one.
+    #[must_use]
+    pub fn is_vacant(&self, gpa: Gpa, size: PageSize) -> bool {
+        let mut frame = self.root;
+        for level in (size.level()..4).rev() {
+            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
+            if !value.contains(Pte::P) {
+                return true;
+            }
+            if value.contains(Pte::PS) {
+                return false;
+            }
+            frame = Hpa::new_truncate(value.address()).frame();
+        }
+        false
+    }
+
     /// Returns a view for look-ups; it must not be used once the table is dismantled.
     #[must_use]
     pub fn view(&self) -> NestedView {
