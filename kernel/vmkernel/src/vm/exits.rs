@@ -45,9 +45,7 @@ impl VcpuWorld {
         match code {
             ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
                 self.keep_interrupted_event();
-                if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
-                    self.leave_shadow();
-                }
+                self.leave_lost_shadow();
             }
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {
@@ -63,11 +61,7 @@ impl VcpuWorld {
     fn rare_exit(&mut self, code: ExitCode) -> Flow {
         self.keep_interrupted_event();
         match code {
-            ExitCode::VMMCALL => {
-                // No hypercall is offered yet: all ones says so, as Hyper-V's and KVM's negative errors do.
-                self.cpu.set_gpr(Gpr::RAX, u64::MAX);
-                self.advance(3);
-            }
+            ExitCode::VMMCALL => self.hypercall(),
             ExitCode::WRITE_CR4 | ExitCode::WRITE_CR8 => return self.emulate(None),
             ExitCode::IRET => self.iret(),
             ExitCode::EXCEPTION_DB => self.debug_exception(),
@@ -106,6 +100,13 @@ impl VcpuWorld {
             self.stop("triple fault")
         } else {
             Flow::Continue
+        }
+    }
+
+    /// Where the next entry would forget an interrupt shadow, executes what it protects now.
+    fn leave_lost_shadow(&mut self) {
+        if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
+            self.leave_shadow();
         }
     }
 
@@ -300,7 +301,10 @@ impl VcpuWorld {
         self.keep_interrupted_event();
         if is_ram {
             return match self.vm.ram.back(gpa) {
-                Ok(_) => Flow::Continue,
+                Ok(_) => {
+                    self.leave_lost_shadow();
+                    Flow::Continue
+                }
                 Err(error) => self.stop(&format!("{error}")),
             };
         }
