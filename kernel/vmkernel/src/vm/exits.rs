@@ -96,11 +96,7 @@ impl VcpuWorld {
                 return self.stop(&format!("exit {other:#x}, which Basalt does not know"));
             }
         }
-        if self.triple_fault {
-            self.stop("triple fault")
-        } else {
-            Flow::Continue
-        }
+        Flow::Continue
     }
 
     /// Where the next entry would forget an interrupt shadow, executes what it protects now.
@@ -113,6 +109,12 @@ impl VcpuWorld {
     /// Ends the VM with a record of where it was.
     #[cold]
     pub(super) fn stop(&self, what: &str) -> Flow {
+        Flow::Stop(self.fault(what))
+    }
+
+    /// Makes the record of a fault that ends the VM here.
+    #[cold]
+    pub(super) fn fault(&self, what: &str) -> StopReason {
         let s = &self.cpu.vmcb().state;
         let c = &self.cpu.vmcb().control;
         let details = vec![
@@ -129,12 +131,12 @@ impl VcpuWorld {
                 c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info
             ),
         ];
-        Flow::Stop(StopReason::Fault(Box::new(Fault {
+        StopReason::Fault(Box::new(Fault {
             what: String::from(what),
             vcpu: self.index,
             rip: s.rip,
             details,
-        })))
+        }))
     }
 
     /// Moves past the intercepted instruction of `len` bytes: RIP, interrupt shadow, single step.
@@ -308,10 +310,14 @@ impl VcpuWorld {
                 Err(error) => self.stop(&format!("{error}")),
             };
         }
-        if fault.contains(NestedFault::FETCH) || fault.contains(NestedFault::TABLE_WALK) {
-            return self.stop(&format!(
-                "instruction fetch or page table at {gpa}, where there is no memory"
-            ));
+        if fault.contains(NestedFault::TABLE_WALK) {
+            // A table where there is no memory reads as all ones: the emulator's walk finds the fault that this is.
+            return self.emulate(None);
+        }
+        if fault.contains(NestedFault::FETCH) {
+            // So does code, and FFh FFh is no instruction.
+            self.raise(Exception::UD, None);
+            return Flow::Continue;
         }
         self.emulate(Some(gpa))
     }

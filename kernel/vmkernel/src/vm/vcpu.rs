@@ -224,6 +224,7 @@ impl VcpuWorld {
         self.policy.init();
         self.nmi = NmiState::default();
         self.pending_event = spec::svm::Event::default();
+        self.triple_fault = false;
         if self.index == 0 {
             // There is no memory at the top of 4 GiB; the firmware area below 1 MiB holds the same code.
             self.cpu.vmcb_mut().state.cs.base = 0xf_0000;
@@ -324,6 +325,9 @@ impl VcpuWorld {
     /// Does all that may stand between this moment and the next entry. Returns what the poll returns instead.
     #[inline(never)]
     fn settle(&mut self, cx: &mut Context<'_>) -> Option<Poll<StopReason>> {
+        if self.triple_fault {
+            return Some(Poll::Ready(self.fault("triple fault")));
+        }
         loop {
             if self.link.has_requests()
                 && let Some(reason) = self.take_requests()
