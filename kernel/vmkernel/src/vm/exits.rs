@@ -2,7 +2,7 @@
 
 use crate::cpus;
 use crate::vm::machine::{Fault, StopReason};
-use crate::vm::vcpu::{Activity, Flow, VcpuWorld, yield_wanted};
+use crate::vm::vcpu::{Activity, Flow, Reason, VcpuWorld, yield_wanted};
 use addr::Gpa;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -39,8 +39,8 @@ impl VcpuWorld {
     fn other_exit(&mut self, code: ExitCode) -> Flow {
         self.has_work = true;
         self.count(match code {
-            ExitCode::HLT => 4,
-            _ => 5,
+            ExitCode::HLT => Reason::Halt,
+            _ => Reason::Other,
         });
         match code {
             ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
@@ -88,6 +88,9 @@ impl VcpuWorld {
             | ExitCode::MWAIT
             | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
             ExitCode::SHUTDOWN => return self.stop("triple fault"),
+            ExitCode::EXCEPTION_MC => {
+                return self.stop("the host's CPU reported a machine check while the guest ran");
+            }
             ExitCode::INIT | ExitCode::FERR_FREEZE => {}
             ExitCode::INVALID | ExitCode::INVALID_32 => {
                 return self.stop("the CPU refused the guest's state (invalid VMCB)");
@@ -175,15 +178,16 @@ impl VcpuWorld {
         }
     }
 
-    /// Counts an exit under reason `index` of `EXIT_REASONS`.
+    /// Counts an exit.
     #[inline]
-    fn count(&mut self, index: usize) {
-        self.exits[index] = self.exits[index].wrapping_add(1);
+    fn count(&mut self, reason: Reason) {
+        let count = &mut self.exits[reason as usize];
+        *count = count.wrapping_add(1);
     }
 
     #[inline]
     fn cpuid(&mut self) {
-        self.count(0);
+        self.count(Reason::Cpuid);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
         if leaf == LEAF_XSTATE {
             self.sync_xcr0();
@@ -200,7 +204,7 @@ impl VcpuWorld {
 
     #[inline]
     fn msr(&mut self) {
-        self.count(1);
+        self.count(Reason::Msr);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
         let result = if self.cpu.vmcb().control.exit_info1 == 0 {
             self.read_msr(msr).map(|value| {
@@ -218,7 +222,7 @@ impl VcpuWorld {
 
     #[inline]
     fn port(&mut self) -> Flow {
-        self.count(2);
+        self.count(Reason::Port);
         let info = IoInfo(self.cpu.vmcb().control.exit_info1);
         let next = self.cpu.vmcb().control.exit_info2;
         if info.is_string() {
@@ -292,7 +296,7 @@ impl VcpuWorld {
 
     #[inline(never)]
     fn nested_fault(&mut self) -> Flow {
-        self.count(3);
+        self.count(Reason::NestedFault);
         let gpa = Gpa::new_truncate(self.cpu.vmcb().control.exit_info2);
         let fault = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
         let is_ram = self.vm.ram.is_ram(gpa);
