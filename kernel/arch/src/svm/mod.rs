@@ -1,9 +1,11 @@
 //! AMD SVM: turning it on, permission maps, nested tables and the world switch (APM vol. 2, chapter 15).
 
+mod asid;
 mod maps;
 mod npt;
 mod vcpu;
 
+pub(crate) use asid::AsidSource;
 pub use maps::PermissionMaps;
 pub use npt::{Access, Mapping, NestedTable, NestedView, PageSize};
 pub use vcpu::{Gpr, Vcpu};

@@ -168,7 +168,7 @@ fn new_cpu(vm: &VmShared, state: Option<&CpuState>) -> Result<Vcpu, String> {
     let maps = permission_maps()?;
     let cpu = vm
         .ram
-        .with_nested(|nested| Vcpu::new(cpus::features(), maps, nested, &mut KernelFrames));
+        .with_nested(|nested| Vcpu::new::<KernelFrames>(cpus::features(), maps, nested));
     let mut cpu = cpu.flatten().ok_or("no host memory is left for a vCPU")?;
     if let Some(state) = state {
         set_state(&mut cpu, state);
@@ -248,18 +248,19 @@ fn start_tasks(
 /// The board's task: runs its timers until the VM ends.
 async fn run_board(vm: Arc<VmShared>) {
     while vm.take_stop().is_none() {
+        let paused = vm.is_paused();
         let nanos = vm.run_board_timers();
         let deadline = vm.clock.host_tsc_at(VmInstant::from_nanos(nanos));
-        let mut sleep =
-            (nanos != u64::MAX && !vm.is_paused()).then(|| timer::sleep_until(deadline));
+        let mut sleep = (nanos != u64::MAX && !paused).then(|| timer::sleep_until(deadline));
         let mut first = true;
         poll_fn(|cx| {
             if !core::mem::take(&mut first) {
                 return Poll::Ready(());
             }
             vm.set_board_waker(cx.waker());
-            let changed =
-                vm.board_deadline.load(Ordering::Acquire) != nanos || vm.take_stop().is_some();
+            let changed = vm.board_deadline.load(Ordering::Acquire) != nanos
+                || vm.is_paused() != paused
+                || vm.take_stop().is_some();
             let due = sleep
                 .as_mut()
                 .is_some_and(|s| core::pin::Pin::new(s).poll(cx).is_ready());
