@@ -149,6 +149,12 @@ impl PerCpu {
         self.idle.swap(idle, Ordering::SeqCst)
     }
 
+    /// Tells whether the CPU halts for lack of work.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::SeqCst)
+    }
+
     /// Makes the CPU stop for good at its next NMI.
     pub(crate) fn order_stop(&self) {
         self.stop.store(1, Ordering::Release);

@@ -134,6 +134,53 @@ pub unsafe fn zero(hpa: Hpa, len: usize) {
     unsafe { crate::rt::memset(direct(hpa), 0, len) };
 }
 
+/// Fills `len` bytes with zeroes past the caches: for blocks so large that they would push everything else out, and of
+/// which little is used at once. `hpa` and `len` are multiples of 256.
+///
+/// # Safety
+/// As for [`read`].
+pub unsafe fn zero_streaming(hpa: Hpa, len: usize) {
+    assert!(
+        hpa.is_aligned(256) && len.is_multiple_of(256),
+        "a block to be zeroed is not aligned"
+    );
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the caller owns the range, whose end lies a multiple of 256 bytes behind its start; SFENCE orders the
+    // stores before whatever publishes the block.
+    unsafe {
+        core::arch::asm!(
+            "xorps xmm0, xmm0",
+            "2:",
+            "movntps [{at}], xmm0",
+            "movntps [{at} + 0x10], xmm0",
+            "movntps [{at} + 0x20], xmm0",
+            "movntps [{at} + 0x30], xmm0",
+            "movntps [{at} + 0x40], xmm0",
+            "movntps [{at} + 0x50], xmm0",
+            "movntps [{at} + 0x60], xmm0",
+            "movntps [{at} + 0x70], xmm0",
+            "movntps [{at} + 0x80], xmm0",
+            "movntps [{at} + 0x90], xmm0",
+            "movntps [{at} + 0xa0], xmm0",
+            "movntps [{at} + 0xb0], xmm0",
+            "movntps [{at} + 0xc0], xmm0",
+            "movntps [{at} + 0xd0], xmm0",
+            "movntps [{at} + 0xe0], xmm0",
+            "movntps [{at} + 0xf0], xmm0",
+            "add {at}, 0x100",
+            "cmp {at}, {end}",
+            "jne 2b",
+            "sfence",
+            at = inout(reg) direct(hpa) => _,
+            end = in(reg) direct(hpa).wrapping_add(len),
+            out("xmm0") _,
+            options(nostack),
+        );
+    }
+}
+
 /// Zeroes a whole frame.
 ///
 /// # Safety

@@ -114,6 +114,13 @@ impl<S: Store> FrameAllocator<S> {
         nodes
     }
 
+    /// Returns the NUMA node of a frame, nothing for one that is not managed.
+    #[must_use]
+    pub fn node_of(&self, frame: Hfn) -> Option<NodeId> {
+        let index = usize::try_from(frame.as_u64() / u64::from(SPAN_FRAMES)).ok()?;
+        self.spans.get(index).map(|span| NodeId(span.node))
+    }
+
     /// Takes a frame of 4 KiB, from `node` while it has one.
     ///
     /// # Errors

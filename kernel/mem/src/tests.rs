@@ -96,6 +96,9 @@ fn the_near_node_is_used_first_and_the_far_one_after() {
         last = f;
     }
     assert!(last.as_u64() < far);
+    assert_eq!(a.node_of(last), Some(NodeId(0)));
+    assert_eq!(a.node_of(Hfn::new(far).unwrap()), Some(NodeId(1)));
+    assert_eq!(a.node_of(Hfn::new(far * 2).unwrap()), None);
 }
 
 #[test]

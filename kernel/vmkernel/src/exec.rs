@@ -7,6 +7,7 @@
 use crate::log::{self, Level};
 use crate::memory::ranks;
 use crate::timer;
+use crate::zeroed;
 use alloc::collections::VecDeque;
 use arch::idt::VECTOR_TIMER;
 use arch::percpu::{self, CPUS_MAX};
@@ -85,6 +86,14 @@ pub fn poke(cpu: u32) {
     }
 }
 
+/// Makes some CPU that halts for lack of work look for work; nothing happens when none does.
+pub fn poke_idle() {
+    let is_idle = |cpu: &u32| percpu::of(*cpu).is_some_and(percpu::PerCpu::is_idle);
+    if let Some(cpu) = (0..percpu::online()).find(is_idle) {
+        poke(cpu);
+    }
+}
+
 /// Registers who is woken when `vector` fires on any CPU; one at a time.
 pub fn wait_for_vector(vector: u8, waker: &Waker) {
     *WAITING_FOR_VECTOR[usize::from(vector)].lock() = Some(waker.clone());
@@ -125,6 +134,7 @@ pub fn run() -> ! {
         }
         match next(cpu.index()) {
             Some((class, runnable)) => poll(cpu.index(), class, runnable),
+            None if zeroed::work() => {}
             None => idle(cpu),
         }
     }

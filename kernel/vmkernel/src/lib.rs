@@ -20,3 +20,4 @@ pub mod startup;
 pub mod symbols;
 pub mod timer;
 pub mod vm;
+pub mod zeroed;

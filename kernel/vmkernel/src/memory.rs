@@ -5,6 +5,7 @@
 )]
 
 use crate::firmware::Nodes;
+use crate::zeroed;
 use addr::{Hfn, Hpa, PAGE_SIZE};
 use alloc::vec::Vec;
 use arch::physmem::FrameSource;
@@ -18,6 +19,9 @@ use spin::Once;
 pub const RAM_MIN_BYTES: u64 = 48 << 20;
 /// Memory below 1 MiB is the firmware's, the trampoline's and the screen's.
 const LOW_MEMORY_END: u64 = 1 << 20;
+
+/// Frames of a block of 2 MiB.
+const BLOCK_FRAMES: u64 = 512;
 
 static FRAMES: Once<SpinLock<FrameAllocator<MapsInPlace>>> = Once::new();
 
@@ -142,11 +146,13 @@ pub mod ranks {
     pub const CONSOLE: Rank = Rank(90);
     /// The kernel's address space.
     pub const SPACE: Rank = Rank(200);
+    /// The stock of zeroed blocks.
+    pub const ZEROED: Rank = Rank(240);
     /// The frame allocator.
     pub const FRAMES: Rank = Rank(250);
 }
 
-const _: () = assert!(ranks::FRAMES.0 > ranks::SPACE.0);
+const _: () = assert!(ranks::FRAMES.0 > ranks::ZEROED.0 && ranks::ZEROED.0 > ranks::SPACE.0);
 
 fn with<T>(
     body: impl FnOnce(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemError>,
@@ -157,19 +163,43 @@ fn with<T>(
     }
 }
 
-/// Returns the memory in numbers.
+/// As [`with`]; when nothing is left, the stock of zeroed blocks is given back first.
+fn take<T>(
+    body: impl Fn(&mut FrameAllocator<MapsInPlace>) -> Result<T, MemError>,
+) -> Result<T, MemError> {
+    match with(&body) {
+        Err(_) if zeroed::give_back() => with(&body),
+        result => result,
+    }
+}
+
+/// Returns the memory in numbers; zeroed blocks in stock are free.
 #[must_use]
 pub fn stats() -> Stats {
-    FRAMES
-        .get()
-        .map_or_else(Stats::default, |frames| frames.lock().stats())
+    let stock = zeroed::blocks().len() as u64 * BLOCK_FRAMES;
+    FRAMES.get().map_or_else(Stats::default, |frames| {
+        let stats = frames.lock().stats();
+        Stats {
+            free: stats.free + stock,
+            ..stats
+        }
+    })
 }
 
 /// Yields each NUMA node's number, frames and free frames.
 pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
-    let nodes = FRAMES
-        .get()
-        .map_or_else(Vec::new, |frames| frames.lock().nodes());
+    let stock = zeroed::blocks();
+    let nodes = FRAMES.get().map_or_else(Vec::new, |frames| {
+        let frames = frames.lock();
+        let mut nodes = frames.nodes();
+        for block in stock {
+            let home = frames.node_of(block);
+            if let Some(node) = nodes.iter_mut().find(|n| Some(n.0) == home) {
+                node.2 += BLOCK_FRAMES;
+            }
+        }
+        nodes
+    });
     nodes
         .into_iter()
         .map(|(node, total, free)| (u32::from(node.0), total, free))
@@ -180,7 +210,7 @@ pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
 /// # Errors
 /// [`MemError`] when none is left.
 pub fn alloc_frame() -> Result<Hfn, MemError> {
-    with(|f| f.alloc_frame(NodeId(0)))
+    take(|f| f.alloc_frame(NodeId(0)))
 }
 
 /// Takes a block of 2 MiB.
@@ -188,7 +218,17 @@ pub fn alloc_frame() -> Result<Hfn, MemError> {
 /// # Errors
 /// [`MemError`] when none is left.
 pub fn alloc_2m() -> Result<Hfn, MemError> {
-    with(|f| f.alloc_2m(NodeId(0)))
+    take(|f| f.alloc_2m(NodeId(0)))
+}
+
+/// Takes a block of 2 MiB if at least `least_free` frames are free.
+#[must_use]
+pub fn alloc_spare_2m(least_free: u64) -> Option<Hfn> {
+    let frames = &mut *FRAMES.get()?.lock();
+    if frames.stats().free < least_free {
+        return None;
+    }
+    frames.alloc_2m(NodeId(0)).ok()
 }
 
 /// Takes `count` frames in a row, 1 to 64.
@@ -196,7 +236,7 @@ pub fn alloc_2m() -> Result<Hfn, MemError> {
 /// # Errors
 /// [`MemError`] when no such run is left.
 pub fn alloc_run(count: u32) -> Result<Hfn, MemError> {
-    with(|f| f.alloc_run(NodeId(0), count))
+    take(|f| f.alloc_run(NodeId(0), count))
 }
 
 /// Gives `count` frames back.

@@ -2,7 +2,7 @@
 
 use crate::cpus;
 use crate::vm::machine::{Fault, StopReason};
-use crate::vm::vcpu::{Activity, Flow, VcpuWorld, yield_wanted};
+use crate::vm::vcpu::{Activity, Flow, Reason, VcpuWorld, yield_wanted};
 use addr::Gpa;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -39,15 +39,13 @@ impl VcpuWorld {
     fn other_exit(&mut self, code: ExitCode) -> Flow {
         self.has_work = true;
         self.count(match code {
-            ExitCode::HLT => 4,
-            _ => 5,
+            ExitCode::HLT => Reason::Halt,
+            _ => Reason::Other,
         });
         match code {
             ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
                 self.keep_interrupted_event();
-                if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
-                    self.leave_shadow();
-                }
+                self.leave_lost_shadow();
             }
             ExitCode::HLT => self.halt(),
             ExitCode::VINTR => {
@@ -63,11 +61,7 @@ impl VcpuWorld {
     fn rare_exit(&mut self, code: ExitCode) -> Flow {
         self.keep_interrupted_event();
         match code {
-            ExitCode::VMMCALL => {
-                // No hypercall is offered yet: all ones says so, as Hyper-V's and KVM's negative errors do.
-                self.cpu.set_gpr(Gpr::RAX, u64::MAX);
-                self.advance(3);
-            }
+            ExitCode::VMMCALL => self.hypercall(),
             ExitCode::WRITE_CR4 | ExitCode::WRITE_CR8 => return self.emulate(None),
             ExitCode::IRET => self.iret(),
             ExitCode::EXCEPTION_DB => self.debug_exception(),
@@ -94,6 +88,9 @@ impl VcpuWorld {
             | ExitCode::MWAIT
             | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
             ExitCode::SHUTDOWN => return self.stop("triple fault"),
+            ExitCode::EXCEPTION_MC => {
+                return self.stop("the host's CPU reported a machine check while the guest ran");
+            }
             ExitCode::INIT | ExitCode::FERR_FREEZE => {}
             ExitCode::INVALID | ExitCode::INVALID_32 => {
                 return self.stop("the CPU refused the guest's state (invalid VMCB)");
@@ -102,16 +99,25 @@ impl VcpuWorld {
                 return self.stop(&format!("exit {other:#x}, which Basalt does not know"));
             }
         }
-        if self.triple_fault {
-            self.stop("triple fault")
-        } else {
-            Flow::Continue
+        Flow::Continue
+    }
+
+    /// Where the next entry would forget an interrupt shadow, executes what it protects now.
+    fn leave_lost_shadow(&mut self) {
+        if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
+            self.leave_shadow();
         }
     }
 
     /// Ends the VM with a record of where it was.
     #[cold]
     pub(super) fn stop(&self, what: &str) -> Flow {
+        Flow::Stop(self.fault(what))
+    }
+
+    /// Makes the record of a fault that ends the VM here.
+    #[cold]
+    pub(super) fn fault(&self, what: &str) -> StopReason {
         let s = &self.cpu.vmcb().state;
         let c = &self.cpu.vmcb().control;
         let details = vec![
@@ -128,12 +134,12 @@ impl VcpuWorld {
                 c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info
             ),
         ];
-        Flow::Stop(StopReason::Fault(Box::new(Fault {
+        StopReason::Fault(Box::new(Fault {
             what: String::from(what),
             vcpu: self.index,
             rip: s.rip,
             details,
-        })))
+        }))
     }
 
     /// Moves past the intercepted instruction of `len` bytes: RIP, interrupt shadow, single step.
@@ -172,15 +178,16 @@ impl VcpuWorld {
         }
     }
 
-    /// Counts an exit under reason `index` of `EXIT_REASONS`.
+    /// Counts an exit.
     #[inline]
-    fn count(&mut self, index: usize) {
-        self.exits[index] = self.exits[index].wrapping_add(1);
+    fn count(&mut self, reason: Reason) {
+        let count = &mut self.exits[reason as usize];
+        *count = count.wrapping_add(1);
     }
 
     #[inline]
     fn cpuid(&mut self) {
-        self.count(0);
+        self.count(Reason::Cpuid);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
         if leaf == LEAF_XSTATE {
             self.sync_xcr0();
@@ -197,7 +204,7 @@ impl VcpuWorld {
 
     #[inline]
     fn msr(&mut self) {
-        self.count(1);
+        self.count(Reason::Msr);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
         let result = if self.cpu.vmcb().control.exit_info1 == 0 {
             self.read_msr(msr).map(|value| {
@@ -215,7 +222,7 @@ impl VcpuWorld {
 
     #[inline]
     fn port(&mut self) -> Flow {
-        self.count(2);
+        self.count(Reason::Port);
         let info = IoInfo(self.cpu.vmcb().control.exit_info1);
         let next = self.cpu.vmcb().control.exit_info2;
         if info.is_string() {
@@ -289,7 +296,7 @@ impl VcpuWorld {
 
     #[inline(never)]
     fn nested_fault(&mut self) -> Flow {
-        self.count(3);
+        self.count(Reason::NestedFault);
         let gpa = Gpa::new_truncate(self.cpu.vmcb().control.exit_info2);
         let fault = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
         let is_ram = self.vm.ram.is_ram(gpa);
@@ -300,14 +307,21 @@ impl VcpuWorld {
         self.keep_interrupted_event();
         if is_ram {
             return match self.vm.ram.back(gpa) {
-                Ok(_) => Flow::Continue,
+                Ok(_) => {
+                    self.leave_lost_shadow();
+                    Flow::Continue
+                }
                 Err(error) => self.stop(&format!("{error}")),
             };
         }
-        if fault.contains(NestedFault::FETCH) || fault.contains(NestedFault::TABLE_WALK) {
-            return self.stop(&format!(
-                "instruction fetch or page table at {gpa}, where there is no memory"
-            ));
+        if fault.contains(NestedFault::TABLE_WALK) {
+            // A table where there is no memory reads as all ones: the emulator's walk finds the fault that this is.
+            return self.emulate(None);
+        }
+        if fault.contains(NestedFault::FETCH) {
+            // So does code, and FFh FFh is no instruction.
+            self.raise(Exception::UD, None);
+            return Flow::Continue;
         }
         self.emulate(Some(gpa))
     }

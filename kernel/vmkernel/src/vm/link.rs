@@ -4,6 +4,7 @@
 
 use crate::exec;
 use crate::memory::ranks;
+use crate::vm::vcpu::EXIT_REASONS;
 use arch::sync::SpinLock;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
@@ -44,8 +45,8 @@ pub struct VcpuLink {
     /// The 8259 pair drives INTR.
     extint: AtomicBool,
     waker: SpinLock<Option<Waker>>,
-    /// Exits so far by [`EXIT_REASONS`](crate::vm::vcpu::EXIT_REASONS). [written by the vCPU]
-    pub exits: [AtomicU64; 6],
+    /// Exits so far by [`EXIT_REASONS`]. [written by the vCPU]
+    pub exits: [AtomicU64; EXIT_REASONS.len()],
     /// TSC ticks spent in the guest and on its behalf. [written by the vCPU]
     pub busy_ticks: AtomicU64,
     /// RIP at the last look. [written by the vCPU]
@@ -65,7 +66,7 @@ impl VcpuLink {
             nmis: AtomicU8::new(0),
             extint: AtomicBool::new(false),
             waker: SpinLock::new(ranks::WAKER, None),
-            exits: [const { AtomicU64::new(0) }; 6],
+            exits: [const { AtomicU64::new(0) }; EXIT_REASONS.len()],
             busy_ticks: AtomicU64::new(0),
             rip: AtomicU64::new(0),
         }

@@ -5,6 +5,7 @@ pub mod clock;
 mod emulation;
 mod events;
 mod exits;
+mod hypercall;
 pub mod inventory;
 pub mod link;
 pub mod machine;

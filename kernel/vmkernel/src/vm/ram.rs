@@ -5,6 +5,7 @@
 )]
 
 use crate::memory::{self, KernelFrames, ranks};
+use crate::zeroed;
 use addr::{Gfn, Gpa, Hfn, Hpa, PAGE_SIZE};
 use api::memory::{GuestMemory, MemoryError};
 use arch::physmem::DirectFrame;
@@ -25,6 +26,12 @@ const CACHED_FRAMES: usize = 32;
 pub struct FrameCache {
     /// Number of a guest frame and its host frame, at the guest frame's number modulo the length.
     slots: [(u64, DirectFrame); CACHED_FRAMES],
+}
+
+impl Default for FrameCache {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl FrameCache {
@@ -181,16 +188,16 @@ impl GuestRam {
         let fits = region.start <= start
             && start + large <= region.end
             && self.view.is_vacant(gpa, PageSize::Large);
-        let block = if fits { memory::alloc_2m().ok() } else { None };
+        let block = if fits { zeroed_block() } else { None };
         let (page, size, frame) = match block {
             Some(frame) => (start, PageSize::Large, frame),
             None => {
                 let frame = memory::alloc_frame().map_err(|_| exhausted)?;
+                // SAFETY: the frame was just taken for this guest; nobody else knows it.
+                unsafe { arch::physmem::zero_frame(frame) };
                 (gpa.as_u64() & !(PAGE_SIZE - 1), PageSize::Small, frame)
             }
         };
-        // SAFETY: the frames were just taken for this guest; nobody else knows them.
-        unsafe { arch::physmem::zero(frame.start(), size.bytes() as usize) };
         if !nested.map(
             Gpa::new_truncate(page),
             frame.start(),
@@ -298,4 +305,16 @@ impl Drop for GuestRam {
 
 fn frames_of(size: PageSize) -> u32 {
     (size.bytes() / PAGE_SIZE) as u32
+}
+
+/// Takes a block of 2 MiB with nothing but zeroes in it: from the stock, else one that is zeroed now.
+fn zeroed_block() -> Option<Hfn> {
+    if let Some(block) = zeroed::take() {
+        return Some(block);
+    }
+    let block = memory::alloc_2m().ok()?;
+    let len = PageSize::Large.bytes() as usize;
+    // SAFETY: the block was just taken for the guest; nobody else knows it.
+    unsafe { arch::physmem::zero_streaming(block.start(), len) };
+    Some(block)
 }

@@ -31,7 +31,19 @@ static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 
 /// Why vCPUs exit, as far as it is counted.
-pub const EXIT_REASONS: [&str; 6] = ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reason {
+    Cpuid,
+    Msr,
+    Port,
+    NestedFault,
+    Halt,
+    Other,
+}
+
+/// Names of the reasons for exits, in the order of [`Reason`].
+pub const EXIT_REASONS: [&str; Reason::Other as usize + 1] =
+    ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
 
 /// What the vCPU is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +125,7 @@ pub struct VcpuWorld {
     /// Something has to be settled before the next entry: always true but after the plainest exits.
     pub(super) has_work: bool,
     /// Exits since the last poll began, by [`EXIT_REASONS`].
-    pub(super) exits: [u64; 6],
+    pub(super) exits: [u64; EXIT_REASONS.len()],
     /// Exceptions met until nothing was left to deliver.
     pub(super) triple_fault: bool,
     /// Something about interrupts changed since they were last looked at.
@@ -164,7 +176,7 @@ impl VcpuWorld {
             nmi: NmiState::default(),
             pending_event: spec::svm::Event::default(),
             has_work: true,
-            exits: [0; 6],
+            exits: [0; EXIT_REASONS.len()],
             triple_fault: false,
             look_at_interrupts: true,
             timer_changed: true,
@@ -234,6 +246,7 @@ impl VcpuWorld {
         self.policy.init();
         self.nmi = NmiState::default();
         self.pending_event = spec::svm::Event::default();
+        self.triple_fault = false;
         if self.index == 0 {
             // There is no memory at the top of 4 GiB; the firmware area below 1 MiB holds the same code.
             self.cpu.vmcb_mut().state.cs.base = 0xf_0000;
@@ -336,6 +349,9 @@ impl VcpuWorld {
     /// Does all that may stand between this moment and the next entry. Returns what the poll returns instead.
     #[inline(never)]
     fn settle(&mut self, cx: &mut Context<'_>) -> Option<Poll<StopReason>> {
+        if self.triple_fault {
+            return Some(Poll::Ready(self.fault("triple fault")));
+        }
         loop {
             if self.link.has_requests()
                 && let Some(reason) = self.take_requests()
