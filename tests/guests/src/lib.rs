@@ -13,6 +13,7 @@ pub mod multiboot;
 pub mod power;
 pub mod random;
 pub mod serial;
+pub mod state;
 pub mod user;
 
 mod entry;

@@ -5,7 +5,7 @@
 #![no_main]
 
 use guests::multiboot::Info;
-use guests::{acpi, cmos, cpu, power, print, println, serial};
+use guests::{acpi, cmos, cpu, power, print, println, serial, state};
 
 guests::guest_main!(main);
 
@@ -17,13 +17,17 @@ const PM_TIMER_HZ: u64 = 3_579_545;
 const CALIBRATION_TICKS: u32 = 35_795;
 
 /// Names of the commands and what they do.
-const COMMANDS: [(&str, &str); 9] = [
+const COMMANDS: [(&str, &str); 10] = [
     ("help", "shows this list"),
     ("cpuid", "shows the processor"),
     ("mem", "shows the memory map"),
     ("time", "shows the clock and the TSC's frequency"),
     ("echo TEXT", "prints the text"),
     ("spin", "computes for two seconds"),
+    (
+        "hold N",
+        "fills all registers by the number N and watches them for ten seconds",
+    ),
     ("hang", "stops with interrupts off"),
     ("reboot", "resets the machine"),
     ("poweroff", "switches the machine off"),
@@ -73,6 +77,7 @@ fn run(line: &str, info: &Info) {
         "time" => show_time(),
         "echo" => println!("{rest}"),
         "spin" => spin(),
+        "hold" => hold(rest),
         "hang" => {
             println!("good night");
             cpu::halt_forever();
@@ -165,6 +170,18 @@ fn tsc_hz() -> Option<u64> {
         if ticks >= CALIBRATION_TICKS {
             return Some((cpu::rdtsc() - start) * PM_TIMER_HZ / u64::from(ticks));
         }
+    }
+}
+
+/// Watches registers that other guests on the same CPU use as well.
+fn hold(seed: &str) {
+    let (Ok(seed), Some(hz)) = (seed.trim().parse::<u8>(), tsc_hz()) else {
+        println!("`hold` wants a number up to 255 and a machine with an ACPI timer");
+        return;
+    };
+    match state::hold(u64::from(seed), cpu::rdtsc() + 10 * hz) {
+        Ok(rounds) => println!("all registers held for {rounds} rounds"),
+        Err(lost) => println!("LOST: {lost} registers"),
     }
 }
 
