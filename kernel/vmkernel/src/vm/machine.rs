@@ -142,9 +142,14 @@ impl VmShared {
         true
     }
 
-    /// Ends the VM; the first reason counts.
+    /// Ends the VM; the first reason counts, but a VM that is killed does not come back from its reset.
     pub fn end(&self, reason: StopReason) {
-        self.stop.lock().get_or_insert(reason);
+        let mut stop = self.stop.lock();
+        let kills_reset = reason == StopReason::Killed && *stop == Some(StopReason::Reset);
+        if stop.is_none() || kills_reset {
+            *stop = Some(reason);
+        }
+        drop(stop);
         self.has_stop.store(true, Ordering::Release);
         self.links.iter().for_each(|l| l.request(link::REQUEST_END));
         self.wake_board();

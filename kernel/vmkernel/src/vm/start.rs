@@ -33,6 +33,8 @@ pub struct Blueprint<'a> {
     pub name: &'a str,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// Free host memory that running VMs may still claim, in bytes.
+    pub promised_bytes: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// The kernel file and its name.
@@ -70,7 +72,9 @@ pub fn power_on(
     let (ram, serial) = match before {
         Some(vm) => (Arc::clone(&vm.ram), Arc::clone(&vm.serial)),
         None => {
-            admit(blueprint)?;
+            let free = memory::stats().free * addr::PAGE_SIZE;
+            mem::admit(blueprint.memory_bytes, free, blueprint.promised_bytes)
+                .map_err(|e| format!("{e}"))?;
             let ram =
                 GuestRam::new(map).ok_or("no host memory is left for the VM's page tables")?;
             (
@@ -132,18 +136,6 @@ fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<CpuSta
     loader::load(&request, ram)
         .map(|loaded| loaded.cpu)
         .map_err(|e| format!("{e}"))
-}
-
-/// Checks that the host can take the VM at all.
-fn admit(blueprint: &Blueprint<'_>) -> Result<(), String> {
-    let free = memory::stats().free * addr::PAGE_SIZE;
-    if blueprint.memory_bytes > free {
-        let (want, have) = (blueprint.memory_bytes >> 20, free >> 20);
-        return Err(format!(
-            "the VM wants {want} MiB of memory, but the host has {have} MiB free; give it less or stop another VM"
-        ));
-    }
-    Ok(())
 }
 
 /// Chooses the host CPU of a new vCPU: all in turn.

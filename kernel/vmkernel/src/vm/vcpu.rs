@@ -239,6 +239,9 @@ impl VcpuWorld {
     pub(super) fn init(&mut self) {
         self.cpu.reset();
         self.lapic.init();
+        // Or the CR8 of before would be taken for the guest's.
+        self.publish_tpr();
+        arch::svm::load_debug_registers(&[0; 4]);
         self.vm.set_identity(self.index, self.lapic.identity());
         self.policy.init();
         self.nmi = NmiState::default();
