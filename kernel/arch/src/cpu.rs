@@ -51,6 +51,12 @@ pub fn brand() -> String {
         .into()
 }
 
+/// Tells whether a hypervisor runs below, by the CPUID bit that is kept for it (APM vol. 3, appendix E.3.2).
+#[must_use]
+pub fn is_guest() -> bool {
+    cpuid(1, 0).ecx & 1 << 31 != 0
+}
+
 fn registers(r: CpuidResult) -> [u8; 16] {
     let mut bytes = [0; 16];
     for (chunk, value) in bytes.chunks_exact_mut(4).zip([r.eax, r.ebx, r.ecx, r.edx]) {

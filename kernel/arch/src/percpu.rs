@@ -3,6 +3,7 @@
 //! GS base points to it in host mode always. The interrupt stubs (idt) and the world switch (svm) use its first fields
 //! by offset.
 
+use crate::svm::AsidSource;
 use crate::sync::Rank;
 use alloc::boxed::Box;
 use core::arch::asm;
@@ -37,9 +38,8 @@ pub struct PerCpu {
     pub(crate) timer_armed: Cell<u64>,
     /// [owner cpu] physical address of the page that holds the host's VMLOAD state.
     pub(crate) host_vmcb: Cell<u64>,
-    /// [owner cpu] next ASID to give, and the generation it belongs to.
-    pub(crate) asid_next: Cell<u32>,
-    pub(crate) asid_generation: Cell<u64>,
+    /// [owner cpu] ASIDs to give to vCPUs.
+    pub(crate) asids: AsidSource,
     /// True while the CPU halts for lack of work; cleared by who wakes it.
     idle: AtomicBool,
 }
@@ -70,8 +70,7 @@ pub fn init(index: u32, apic_id: u32) -> &'static PerCpu {
         rank: Cell::new(0),
         timer_armed: Cell::new(u64::MAX),
         host_vmcb: Cell::new(0),
-        asid_next: Cell::new(1),
-        asid_generation: Cell::new(1),
+        asids: AsidSource::new(),
         idle: AtomicBool::new(false),
     }));
     block.this.set(block);

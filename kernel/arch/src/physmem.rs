@@ -9,8 +9,16 @@ use core::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 /// Returns where the direct map has `hpa`.
 #[must_use]
 pub fn direct(hpa: Hpa) -> *mut u8 {
-    (DIRECT_MAP_BASE + hpa.as_u64()) as *mut u8
+    (base() + hpa.as_u64()) as *mut u8
 }
+
+#[cfg(not(test))]
+fn base() -> u64 {
+    DIRECT_MAP_BASE
+}
+
+#[cfg(test)]
+use fake::base;
 
 /// Where frames for page tables and control blocks come from.
 pub trait FrameSource {
@@ -192,4 +200,60 @@ pub unsafe fn frame_as<'a, T>(frame: Hfn) -> &'a mut T {
     const { assert!(align_of::<T>() <= 4096) };
     // SAFETY: the caller's promise; the direct map is mapped read-write and page-aligned.
     unsafe { &mut *direct(frame.start()).cast::<T>() }
+}
+
+/// Physical memory for tests: an arena in place of the direct map, and frames from it that are counted.
+#[cfg(test)]
+pub(crate) mod fake {
+    use super::FrameSource;
+    use addr::{Hfn, PAGE_SIZE};
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    const FRAMES: usize = 256;
+
+    static BASE: spin::Once<u64> = spin::Once::new();
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn base() -> u64 {
+        *BASE.call_once(|| {
+            // One frame more than is used, so that the first can be aligned; words, so that the tables' entries are.
+            let words = (FRAMES + 1) * PAGE_SIZE as usize / 8;
+            let arena: &'static mut [u64] = Vec::leak(vec![0x5a5a_5a5a_5a5a_5a5a; words]);
+            (arena.as_mut_ptr() as u64).next_multiple_of(PAGE_SIZE)
+        })
+    }
+
+    /// Up to `left` frames, and what of them is out.
+    #[derive(Debug)]
+    pub(crate) struct FakeFrames {
+        pub(crate) left: usize,
+        pub(crate) out: Vec<Hfn>,
+    }
+
+    impl FakeFrames {
+        pub(crate) fn new(left: usize) -> Self {
+            let out = Vec::new();
+            Self { left, out }
+        }
+    }
+
+    impl FrameSource for FakeFrames {
+        fn alloc(&mut self) -> Option<Hfn> {
+            self.left = self.left.checked_sub(1)?;
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            assert!(number < FRAMES as u64, "the tests' arena is used up");
+            let frame = Hfn::new(number)?;
+            self.out.push(frame);
+            Some(frame)
+        }
+
+        fn free(&mut self, frame: Hfn) {
+            let index = self.out.iter().position(|f| *f == frame);
+            self.out
+                .remove(index.expect("only frames that are out come back"));
+            self.left += 1;
+        }
+    }
 }

@@ -11,10 +11,9 @@ const PIT_HZ: u64 = 1_193_182;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     tsc_hz: u64,
-    /// Nanoseconds per tick, times 2^32.
+    /// Nanoseconds per tick, times 2^32. Both conversions use this one number, so that they agree to the tick after
+    /// any uptime.
     nanos_per_tick: u64,
-    /// Ticks per nanosecond, times 2^32.
-    ticks_per_nano: u64,
 }
 
 /// What the TSC was measured against.
@@ -31,11 +30,9 @@ impl Clock {
     #[must_use]
     pub fn new(tsc_hz: u64) -> Self {
         let tsc_hz = tsc_hz.clamp(1_000_000, 100_000_000_000);
-        let scale = |a: u64, b: u64| ((u128::from(a) << 32) / u128::from(b)) as u64;
         Self {
             tsc_hz,
-            nanos_per_tick: scale(1_000_000_000, tsc_hz),
-            ticks_per_nano: scale(tsc_hz, 1_000_000_000),
+            nanos_per_tick: (1_000_000_000 << 32) / tsc_hz,
         }
     }
 
@@ -61,18 +58,21 @@ impl Clock {
         self.tsc_hz
     }
 
-    /// Converts a number of ticks to nanoseconds.
+    /// Converts a number of ticks to nanoseconds, rounded down; saturates.
     #[must_use]
     #[inline]
     pub fn nanos(&self, ticks: u64) -> u64 {
-        ((u128::from(ticks) * u128::from(self.nanos_per_tick)) >> 32) as u64
+        let nanos = (u128::from(ticks) * u128::from(self.nanos_per_tick)) >> 32;
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
-    /// Converts nanoseconds to a number of ticks.
+    /// Converts nanoseconds to ticks: the least number of ticks that [`Self::nanos`] makes `nanos` or more of, so that
+    /// a timer for the result is due when it fires; saturates.
     #[must_use]
     #[inline]
     pub fn ticks(&self, nanos: u64) -> u64 {
-        ((u128::from(nanos) * u128::from(self.ticks_per_nano)) >> 32) as u64
+        let ticks = (u128::from(nanos) << 32).div_ceil(u128::from(self.nanos_per_tick));
+        u64::try_from(ticks).unwrap_or(u64::MAX)
     }
 
     /// Spins for `nanos`.
@@ -124,11 +124,31 @@ mod tests {
     use super::Clock;
 
     #[test]
-    fn ticks_and_nanoseconds_convert_both_ways() {
-        let clock = Clock::new(2_450_000_000);
-        for nanos in [1_000_u64, 1_000_000, 86_400_000_000_000] {
-            let back = clock.nanos(clock.ticks(nanos));
-            assert!(nanos.abs_diff(back) <= 1 + nanos / 1_000_000_000);
+    fn a_deadline_is_due_at_its_tick_and_not_before_after_any_uptime() {
+        const YEAR: u64 = 365 * 86_400 * 1_000_000_000;
+        for hz in [1_000_000, 1_000_000_000, 2_450_000_000, 3_700_000_001] {
+            let clock = Clock::new(hz);
+            let mut nanos = 1;
+            while nanos < 20 * YEAR {
+                let ticks = clock.ticks(nanos);
+                assert!(clock.nanos(ticks) >= nanos, "{hz} Hz, {nanos} ns");
+                assert!(clock.nanos(ticks - 1) < nanos, "{hz} Hz, {nanos} ns");
+                nanos = nanos * 5 / 3 + 1;
+            }
+        }
+    }
+
+    #[test]
+    fn conversions_saturate() {
+        assert_eq!(Clock::new(3_000_000_000).ticks(u64::MAX), u64::MAX);
+        assert_eq!(Clock::new(1_000_000).nanos(u64::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_second_has_as_many_ticks_as_the_frequency_says() {
+        let second = 1_000_000_000;
+        for hz in [1_000_000, 2_450_000_000, 3_700_000_001] {
+            assert!(Clock::new(hz).ticks(second).abs_diff(hz) <= 1 + hz / second);
         }
     }
 

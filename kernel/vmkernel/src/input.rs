@@ -8,7 +8,7 @@ use core::future::poll_fn;
 use core::task::Poll;
 
 /// Time between tries when a guest's receive FIFO is full.
-const FULL_NANOS: u64 = 1_000_000;
+pub(crate) const FULL_NANOS: u64 = 1_000_000;
 
 /// Returns the next typed byte. One task at a time may wait.
 pub async fn next_byte() -> u8 {
@@ -24,7 +24,7 @@ pub async fn next_byte() -> u8 {
 }
 
 /// Gives a byte to the guest, waiting while its FIFO is full. False when the VM has ended.
-pub async fn give(vm: &VmShared, byte: u8) -> bool {
+async fn give(vm: &VmShared, byte: u8) -> bool {
     while vm.take_stop().is_none() {
         if vm.receive(&[byte]) == 1 {
             return true;

@@ -128,6 +128,8 @@ pub mod ranks {
     pub const VM: Rank = Rank(10);
     /// A VM's chipset.
     pub const CHIPSET: Rank = Rank(20);
+    /// A VM's clock, while it does not run.
+    pub const CLOCK: Rank = Rank(25);
     /// A VM's memory map.
     pub const NESTED: Rank = Rank(30);
     /// A VM's serial buffers.
@@ -245,7 +247,7 @@ pub fn free(first: Hfn, count: u32) {
 }
 
 /// The kernel's frames, for page tables and control blocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct KernelFrames;
 
 impl FrameSource for KernelFrames {

@@ -17,7 +17,9 @@ extern crate alloc;
 
 pub mod chipset;
 mod outbox;
+pub mod pause;
 pub mod route;
 
 pub use chipset::{Attention, Chipset, ChipsetConfig, Env};
+pub use pause::{Pause, PauseNumber};
 pub use route::route;

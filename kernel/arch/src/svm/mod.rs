@@ -1,9 +1,11 @@
 //! AMD SVM: turning it on, permission maps, nested tables and the world switch (APM vol. 2, chapter 15).
 
+mod asid;
 mod maps;
 mod npt;
 mod vcpu;
 
+pub(crate) use asid::AsidSource;
 pub use maps::PermissionMaps;
 pub use npt::{Access, Mapping, NestedTable, NestedView, PageSize};
 pub use vcpu::{Gpr, Vcpu};
@@ -100,10 +102,9 @@ pub fn probe() -> Result<Features, Unsupported> {
 
 /// Tells whether the CPU is QEMU's TCG, by the signature in its hypervisor leaf.
 fn is_tcg() -> bool {
-    let has_leaf = cpuid(1, 0).ecx & 1 << 31 != 0;
     let leaf = cpuid(0x4000_0000, 0);
     let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
-    has_leaf && name.as_flattened() == b"TCGTCGTCGTCG"
+    cpu::is_guest() && name.as_flattened() == b"TCGTCGTCGTCG"
 }
 
 /// Turns SVM on for this CPU, after a good [`probe`]. `save_area` and `host_state` are frames for good: the host state

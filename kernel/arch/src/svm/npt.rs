@@ -96,6 +96,9 @@ impl NestedTable {
     }
 
     /// Maps the page of `size` at `gpa` to `hpa`; both are multiples of the size. False without a frame for a table.
+    ///
+    /// # Panics
+    /// When anything is mapped there already, see [`NestedView::is_vacant`]: the guest would lose what it has written.
     #[must_use]
     pub fn map(
         &mut self,
@@ -132,25 +135,13 @@ impl NestedTable {
             Pte::PS
         };
         let value = Pte::to(hpa.as_u64(), access.flags() | large);
-        entry(frame, gpa, size.level()).store(value.bits(), Ordering::Release);
+        let entry = entry(frame, gpa, size.level());
+        assert!(
+            entry.load(Ordering::Acquire) & Pte::P.bits() == 0,
+            "a nested mapping over another one"
+        );
+        entry.store(value.bits(), Ordering::Release);
         true
-    }
-
-    /// Tells whether nothing is mapped in the whole page of `size` around `gpa`, so that it may be mapped as one.
-    #[must_use]
-    pub fn is_vacant(&self, gpa: Gpa, size: PageSize) -> bool {
-        let mut frame = self.root;
-        for level in (size.level()..4).rev() {
-            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
-                return true;
-            }
-            if value.contains(Pte::PS) {
-                return false;
-            }
-            frame = Hpa::new_truncate(value.address()).frame();
-        }
-        false
     }
 
     /// Returns a view for look-ups; it must not be used once the table is dismantled.
@@ -192,6 +183,23 @@ impl NestedTable {
 }
 
 impl NestedView {
+    /// Tells whether nothing is mapped in the page of `size` around `gpa`, not even a smaller page.
+    #[must_use]
+    pub fn is_vacant(&self, gpa: Gpa, size: PageSize) -> bool {
+        let mut frame = self.root;
+        for level in (size.level()..4).rev() {
+            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
+            if !value.contains(Pte::P) {
+                return true;
+            }
+            if value.contains(Pte::PS) {
+                return false;
+            }
+            frame = Hpa::new_truncate(value.address()).frame();
+        }
+        false
+    }
+
     /// Finds the mapping of `gpa`.
     #[must_use]
     pub fn lookup(&self, gpa: Gpa) -> Option<Mapping> {
@@ -263,3 +271,6 @@ fn entry(table: Hfn, gpa: Gpa, level: u32) -> &'static AtomicU64 {
     // an atomic, by us and by the CPU's walker.
     unsafe { &*at }
 }
+
+#[cfg(test)]
+mod tests;

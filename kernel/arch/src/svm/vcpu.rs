@@ -5,6 +5,7 @@
 
 use crate::percpu;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
+use crate::svm::asid::Asid;
 use crate::svm::{Features, NestedTable, PermissionMaps};
 use addr::Hfn;
 use core::arch::asm;
@@ -54,24 +55,27 @@ pub struct Vcpu {
     mxcsr: u32,
     vmcb: &'static mut Vmcb,
     frame: Hfn,
+    /// Gives the VMCB's frame back.
+    free: fn(Hfn),
+    /// ASIDs that a CPU has, the host's included.
     asids: u32,
-    asid_cpu: u32,
-    asid_generation: u64,
+    asid: Asid,
     flush_wanted: bool,
 }
 
 impl Vcpu {
-    /// Makes a vCPU in the state after reset. `None` without a free frame.
-    pub fn new(
+    /// Makes a vCPU in the state after reset, with a frame of `F`, which it gives back when it is dropped. `None` without
+    /// a free frame.
+    #[must_use]
+    pub fn new<F: FrameSource + Default>(
         features: Features,
         maps: &PermissionMaps,
         nested: &NestedTable,
-        frames: &mut impl FrameSource,
     ) -> Option<Self> {
-        let frame = frames.alloc()?;
+        let frame = F::default().alloc()?;
         // SAFETY: the frame was just given to us alone.
         unsafe { zero_frame(frame) };
-        // SAFETY: all zeroes is a valid `Vmcb`, and the frame stays ours until `release`.
+        // SAFETY: all zeroes is a valid `Vmcb`, and the frame stays ours until `drop`, which ends the reference too.
         let vmcb: &'static mut Vmcb = unsafe { frame_as(frame) };
         vmcb.control.msrpm_base = maps.msr().as_u64();
         vmcb.control.iopm_base = maps.io().as_u64();
@@ -97,18 +101,13 @@ impl Vcpu {
             mxcsr: 0x1f80,
             vmcb,
             frame,
+            free: |frame| F::default().free(frame),
             asids: features.asids,
-            asid_cpu: u32::MAX,
-            asid_generation: 0,
+            asid: Asid::NONE,
             flush_wanted: true,
         };
         this.reset();
         Some(this)
-    }
-
-    /// Gives the VMCB's frame back.
-    pub fn release(self, frames: &mut impl FrameSource) {
-        frames.free(self.frame);
     }
 
     /// Sets the state after reset or INIT (APM vol. 2, table 14-1).
@@ -234,23 +233,10 @@ impl Vcpu {
     pub fn settle_on_cpu(&mut self) {
         let cpu = percpu::current();
         self.host_state = cpu.host_vmcb.get();
-        let here =
-            self.asid_cpu == cpu.index() && self.asid_generation == cpu.asid_generation.get();
-        if here {
-            return;
+        if self.asid.settle(cpu.index(), &cpu.asids, self.asids) {
+            self.vmcb.control.asid = self.asid.number();
+            self.flush_wanted = true;
         }
-        let mut asid = cpu.asid_next.get();
-        let mut flush = TlbControl::NONE;
-        if asid >= self.asids {
-            cpu.asid_generation.set(cpu.asid_generation.get() + 1);
-            asid = 1;
-            flush = TlbControl::FLUSH_ALL;
-        }
-        cpu.asid_next.set(asid + 1);
-        self.asid_cpu = cpu.index();
-        self.asid_generation = cpu.asid_generation.get();
-        self.vmcb.control.asid = asid;
-        self.vmcb.control.tlb_control = flush.0;
     }
 
     /// Runs the guest until it exits. False when this CPU needs attention instead and the guest did not run.
@@ -270,6 +256,12 @@ impl Vcpu {
             self.vmcb.control.event_injection = 0;
         }
         ran
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        (self.free)(self.frame);
     }
 }
 

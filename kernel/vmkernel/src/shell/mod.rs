@@ -13,6 +13,10 @@ use control::{Completion, Event, LineEditor, Names, Style, complete, parse, rend
 
 const PROMPT: &str = "basalt> ";
 const CTRL_C: u8 = 3;
+/// Bytes that the console gets at a time: 22 ms at 115200 baud.
+const CHUNK: usize = 256;
+/// What others get between two chunks.
+const CHUNK_NANOS: u64 = 500_000;
 
 struct HostNames;
 
@@ -37,7 +41,7 @@ impl Names for HostNames {
 
 /// Runs the shell for ever.
 pub async fn run() {
-    print("\nBasalt: `help` lists the commands, `vm list` the virtual machines.\n");
+    print("\nBasalt: `help` lists the commands, `vm list` the virtual machines.\n").await;
     let mut editor = LineEditor::new(PROMPT);
     let mut out = Vec::new();
     editor.start(&mut out);
@@ -66,7 +70,7 @@ fn flush(out: &mut Vec<u8>) {
 }
 
 /// Prints text on the console, its line ends as a terminal wants them.
-fn print(text: &str) {
+async fn print(text: &str) {
     let mut bytes = Vec::with_capacity(text.len() + 8);
     for byte in text.bytes() {
         if byte == b'\n' {
@@ -74,7 +78,17 @@ fn print(text: &str) {
         }
         bytes.push(byte);
     }
-    console::write(&bytes);
+    show(&bytes).await;
+}
+
+/// Writes to the console, a chunk at a time: a real UART takes longer for a page of text than a poll may last.
+async fn show(bytes: &[u8]) {
+    for chunk in bytes.chunks(CHUNK) {
+        console::write(chunk);
+        if chunk.len() == CHUNK {
+            timer::sleep(CHUNK_NANOS).await;
+        }
+    }
 }
 
 async fn carry_out(line: &str) {
@@ -90,9 +104,9 @@ async fn carry_out(line: &str) {
         Err(error) => Err(error.to_string()),
     };
     match answer {
-        Ok(Some(response)) => print(&render(&response, style)),
+        Ok(Some(response)) => print(&render(&response, style)).await,
         Ok(None) => {}
-        Err(error) => print(&render_error(&error, style)),
+        Err(error) => print(&render_error(&error, style)).await,
     }
 }
 

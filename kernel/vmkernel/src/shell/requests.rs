@@ -9,6 +9,9 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use control::{Request, Response, Setting, Style, TopOptions, VmAction, render};
 
+/// Most time that a kill waits for the VM's end. Its vCPUs notice at once, unless their CPUs are very busy.
+const KILL_NANOS_MAX: u64 = 5_000_000_000;
+
 /// Carries a request out; `Ok(None)` when it has shown its answer itself.
 ///
 /// # Errors
@@ -52,8 +55,13 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
             done("was asked to power off")
         }
         VmAction::Kill => {
-            inventory::running(name)?.vm.end(StopReason::Killed);
-            done("killed")
+            let vm = inventory::running(name)?.vm;
+            vm.end(StopReason::Killed);
+            if inventory::is_gone_within(name, &vm, KILL_NANOS_MAX).await {
+                done("killed")
+            } else {
+                done("is being killed")
+            }
         }
         VmAction::Pause => match inventory::running(name)?.vm.set_paused(true) {
             true => done("paused"),
@@ -98,7 +106,7 @@ async fn top(options: TopOptions, style: Style) -> Result<Option<Response>, Stri
             return Ok(None);
         }
         let now = reports::Sample::take();
-        print(&render(&Response::Top(now.since(&before)), style));
+        print(&render(&Response::Top(now.since(&before)), style)).await;
         before = now;
     }
     Ok(None)

@@ -1,42 +1,57 @@
 //! A VM's virtual time: the host's TSC less what it was when the VM started, standing still while the VM is paused.
 
+use crate::memory::ranks;
 use crate::timer;
 use api::time::VmInstant;
 use arch::cpu::rdtsc;
+use arch::sync::SpinLock;
 use core::sync::atomic::{AtomicU64, Ordering};
+use machine::{Pause, PauseNumber};
 
-/// The clock of one VM. Reading it takes no lock.
+/// The clock of one VM. Reading it takes no lock while it runs.
 #[derive(Debug)]
 pub struct VmClock {
-    /// Host TSC at virtual time 0; moves forward by the length of each pause.
+    /// Host TSC at virtual time 0; moves forward by the length of each pause. [written under `pause`]
     base: AtomicU64,
-    /// Host TSC when the running pause began; 0 while the VM runs. [changed by control tasks only]
-    paused_at: AtomicU64,
+    /// Host TSC when the clock stopped; 0 while it runs. [written under `pause`]
+    stopped_at: AtomicU64,
+    pause: SpinLock<Pause>,
 }
 
 impl VmClock {
-    /// Makes a clock that stands at 0 until [`Self::resume`].
+    /// Makes the clock of a VM with `vcpus` vCPUs, none of which runs; it stands at 0 until [`Self::resume`].
     #[must_use]
-    pub fn new_paused() -> Self {
+    pub fn new_stopped(vcpus: u32) -> Self {
         let now = rdtsc();
         Self {
             base: AtomicU64::new(now),
-            paused_at: AtomicU64::new(now),
+            stopped_at: AtomicU64::new(now),
+            pause: SpinLock::new(ranks::CLOCK, Pause::before_start(vcpus, now)),
         }
     }
 
-    /// Stops the clock.
+    /// Lets the clock stop as soon as all vCPUs have parked.
     pub fn pause(&self) {
-        self.paused_at.store(rdtsc(), Ordering::Release);
+        self.pause.lock().begin();
+    }
+
+    /// Notes that a vCPU stands still until the VM goes on; `last` is the pause in which it did so last.
+    pub fn park(&self, last: &mut PauseNumber) {
+        let mut pause = self.pause.lock();
+        pause.park(last, rdtsc());
+        self.publish(&pause);
     }
 
     /// Lets the clock go on where it stopped.
     pub fn resume(&self) {
-        let paused_at = self.paused_at.swap(0, Ordering::AcqRel);
-        if paused_at != 0 {
-            self.base
-                .fetch_add(rdtsc().saturating_sub(paused_at), Ordering::AcqRel);
-        }
+        let mut pause = self.pause.lock();
+        self.base.fetch_add(pause.end(rdtsc()), Ordering::AcqRel);
+        self.publish(&pause);
+    }
+
+    fn publish(&self, pause: &Pause) {
+        let stopped_at = pause.stopped_at().unwrap_or(0);
+        self.stopped_at.store(stopped_at, Ordering::Release);
     }
 
     /// Returns the host TSC at virtual time 0.
@@ -50,10 +65,18 @@ impl VmClock {
     #[must_use]
     #[inline]
     pub fn ticks(&self) -> u64 {
-        let end = match self.paused_at.load(Ordering::Acquire) {
-            0 => rdtsc(),
-            paused_at => paused_at,
-        };
+        if self.stopped_at.load(Ordering::Acquire) == 0 {
+            rdtsc().saturating_sub(self.base())
+        } else {
+            self.ticks_in_pause()
+        }
+    }
+
+    /// As [`Self::ticks`], by a look at both numbers that no end of the pause comes between.
+    #[cold]
+    fn ticks_in_pause(&self) -> u64 {
+        let pause = self.pause.lock();
+        let end = pause.stopped_at().unwrap_or_else(rdtsc);
         end.saturating_sub(self.base())
     }
 
@@ -64,12 +87,10 @@ impl VmClock {
         VmInstant::from_nanos(timer::clock().nanos(self.ticks()))
     }
 
-    /// Returns the host TSC at which virtual time reaches `instant`.
+    /// Returns the host TSC at which virtual time reaches `instant`, if no pause comes between.
     #[must_use]
     pub fn host_tsc_at(&self, instant: VmInstant) -> u64 {
-        // One tick more, so that a timer for the result never fires a rounding error early.
         self.base()
             .saturating_add(timer::clock().ticks(instant.as_nanos()))
-            .saturating_add(1)
     }
 }

@@ -145,13 +145,30 @@ pub fn running(name: &str) -> Result<Running, String> {
     })
 }
 
+/// Waits until `vm`, which was ended, runs as `name` no more and has given its memory back; false when that takes longer
+/// than `nanos`.
+pub async fn is_gone_within(name: &str, vm: &Arc<VmShared>, nanos: u64) -> bool {
+    const LOOK_NANOS: u64 = 1_000_000;
+    let end = timer::host_nanos().saturating_add(nanos);
+    while running(name).is_ok_and(|r| Arc::ptr_eq(&r.vm, vm)) {
+        if timer::host_nanos() >= end {
+            return false;
+        }
+        timer::sleep(LOOK_NANOS).await;
+    }
+    true
+}
+
 /// Starts the VM `name`.
 ///
 /// # Errors
 /// A text that says what to do.
 pub fn start(name: &str) -> Result<(), String> {
     startup::milestone("vm-start");
-    let definition = with_record(name, |r| match r.running {
+    let definition = with_record(name, |r| match &r.running {
+        Some(r) if r.vm.take_stop().is_some() => Err(format!(
+            "VM {name} is still stopping; try again in a moment"
+        )),
         Some(_) => Err(format!("VM {name} is running already")),
         None => Ok(r.definition.clone()),
     })?;
@@ -186,6 +203,18 @@ pub async fn run_to_end(
     reason
 }
 
+/// Returns what running VMs may still claim of the host's free memory.
+fn promised_bytes() -> u64 {
+    let of = |running: &Running| {
+        let ram = &running.vm.ram;
+        mem::need(ram.map().total()).saturating_sub(ram.bytes_backed())
+    };
+    with_records(|records| {
+        let running = records.iter().filter_map(|r| r.running.as_ref());
+        running.map(of).sum()
+    })
+}
+
 /// Powers a VM on and records it as running; `before` is the machine that was reset.
 ///
 /// # Errors
@@ -207,6 +236,7 @@ pub fn power_on(
     let blueprint = Blueprint {
         name: definition.name.as_str(),
         memory_bytes: definition.memory.bytes(),
+        promised_bytes: promised_bytes(),
         vcpus: definition.cpus,
         kernel: (&definition.kernel, file(&definition.kernel)?),
         initrd: definition.initrd.as_deref().map(file).transpose()?,

@@ -101,7 +101,7 @@ impl VmShared {
         Self {
             name,
             ram,
-            clock: VmClock::new_paused(),
+            clock: VmClock::new_stopped(u32::try_from(links.len()).unwrap_or(u32::MAX)),
             links,
             serial,
             board: SpinLock::new(ranks::CHIPSET, board),
@@ -123,16 +123,18 @@ impl VmShared {
         self.paused.load(Ordering::Acquire)
     }
 
-    /// Pauses or resumes the VM; false when it was so already.
+    /// Pauses or resumes the VM; false when it was so already. Control tasks only, which run on one CPU.
     pub fn set_paused(&self, paused: bool) -> bool {
-        if self.paused.swap(paused, Ordering::AcqRel) == paused {
+        if self.is_paused() == paused {
             return false;
         }
         if paused {
             self.clock.pause();
         } else {
+            // Before the flag, so that who sees the VM run sees its clock as it is now.
             self.clock.resume();
         }
+        self.paused.store(paused, Ordering::Release);
         self.links
             .iter()
             .for_each(|l| l.request(link::REQUEST_PAUSE));
@@ -140,9 +142,14 @@ impl VmShared {
         true
     }
 
-    /// Ends the VM; the first reason counts.
+    /// Ends the VM; the first reason counts, but a VM that is killed does not come back from its reset.
     pub fn end(&self, reason: StopReason) {
-        self.stop.lock().get_or_insert(reason);
+        let mut stop = self.stop.lock();
+        let kills_reset = reason == StopReason::Killed && *stop == Some(StopReason::Reset);
+        if stop.is_none() || kills_reset {
+            *stop = Some(reason);
+        }
+        drop(stop);
         self.has_stop.store(true, Ordering::Release);
         self.links.iter().for_each(|l| l.request(link::REQUEST_END));
         self.wake_board();

@@ -184,10 +184,10 @@ impl GuestRam {
         let exhausted = MemoryError::Exhausted { gpa };
         let large = PageSize::Large.bytes();
         let start = gpa.as_u64() & !(large - 1);
-        // Where a small page had to do before, small pages go on.
+        // Where no block was left for a first page, its neighbours stay small for good.
         let fits = region.start <= start
             && start + large <= region.end
-            && nested.is_vacant(gpa, PageSize::Large);
+            && self.view.is_vacant(gpa, PageSize::Large);
         let block = if fits { zeroed_block() } else { None };
         let (page, size, frame) = match block {
             Some(frame) => (start, PageSize::Large, frame),

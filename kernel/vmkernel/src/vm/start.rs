@@ -33,6 +33,8 @@ pub struct Blueprint<'a> {
     pub name: &'a str,
     /// RAM in bytes.
     pub memory_bytes: u64,
+    /// Free host memory that running VMs may still claim, in bytes.
+    pub promised_bytes: u64,
     /// Number of vCPUs.
     pub vcpus: u32,
     /// The kernel file and its name.
@@ -70,7 +72,9 @@ pub fn power_on(
     let (ram, serial) = match before {
         Some(vm) => (Arc::clone(&vm.ram), Arc::clone(&vm.serial)),
         None => {
-            admit(blueprint)?;
+            let free = memory::stats().free * addr::PAGE_SIZE;
+            mem::admit(blueprint.memory_bytes, free, blueprint.promised_bytes)
+                .map_err(|e| format!("{e}"))?;
             let ram =
                 GuestRam::new(map).ok_or("no host memory is left for the VM's page tables")?;
             (
@@ -134,18 +138,6 @@ fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<CpuSta
         .map_err(|e| format!("{e}"))
 }
 
-/// Checks that the host can take the VM at all.
-fn admit(blueprint: &Blueprint<'_>) -> Result<(), String> {
-    let free = memory::stats().free * addr::PAGE_SIZE;
-    if blueprint.memory_bytes > free {
-        let (want, have) = (blueprint.memory_bytes >> 20, free >> 20);
-        return Err(format!(
-            "the VM wants {want} MiB of memory, but the host has {have} MiB free; give it less or stop another VM"
-        ));
-    }
-    Ok(())
-}
-
 /// Chooses the host CPU of a new vCPU: all in turn.
 fn place() -> u32 {
     NEXT_CPU.fetch_add(1, Ordering::Relaxed) % arch::percpu::online().max(1)
@@ -168,7 +160,7 @@ fn new_cpu(vm: &VmShared, state: Option<&CpuState>) -> Result<Vcpu, String> {
     let maps = permission_maps()?;
     let cpu = vm
         .ram
-        .with_nested(|nested| Vcpu::new(cpus::features(), maps, nested, &mut KernelFrames));
+        .with_nested(|nested| Vcpu::new::<KernelFrames>(cpus::features(), maps, nested));
     let mut cpu = cpu.flatten().ok_or("no host memory is left for a vCPU")?;
     if let Some(state) = state {
         set_state(&mut cpu, state);
@@ -248,18 +240,19 @@ fn start_tasks(
 /// The board's task: runs its timers until the VM ends.
 async fn run_board(vm: Arc<VmShared>) {
     while vm.take_stop().is_none() {
+        let paused = vm.is_paused();
         let nanos = vm.run_board_timers();
         let deadline = vm.clock.host_tsc_at(VmInstant::from_nanos(nanos));
-        let mut sleep =
-            (nanos != u64::MAX && !vm.is_paused()).then(|| timer::sleep_until(deadline));
+        let mut sleep = (nanos != u64::MAX && !paused).then(|| timer::sleep_until(deadline));
         let mut first = true;
         poll_fn(|cx| {
             if !core::mem::take(&mut first) {
                 return Poll::Ready(());
             }
             vm.set_board_waker(cx.waker());
-            let changed =
-                vm.board_deadline.load(Ordering::Acquire) != nanos || vm.take_stop().is_some();
+            let changed = vm.board_deadline.load(Ordering::Acquire) != nanos
+                || vm.is_paused() != paused
+                || vm.take_stop().is_some();
             let due = sleep
                 .as_mut()
                 .is_some_and(|s| core::pin::Pin::new(s).poll(cx).is_ready());

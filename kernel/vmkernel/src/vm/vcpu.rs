@@ -20,6 +20,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll};
 use devices::lapic::{LocalApic, Now, TimerDeadline};
 use devices::message::Delivery;
+use machine::PauseNumber;
 
 /// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
 const SLICE_NANOS: u64 = 10_000_000;
@@ -133,6 +134,10 @@ pub struct VcpuWorld {
     pub(super) timer_changed: bool,
     /// Host TSC at virtual time 0, as of the start of the poll; a pause moves it, but only while no vCPU runs.
     clock_base: u64,
+    /// The VM was paused when the poll began: `clock_base` may be out of date.
+    began_paused: bool,
+    /// The last pause of the VM in which it stood still.
+    parked_in: PauseNumber,
     /// Added to the host TSC less the VM's base: what the guest wrote to its TSC.
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
@@ -176,6 +181,8 @@ impl VcpuWorld {
             look_at_interrupts: true,
             timer_changed: true,
             clock_base: 0,
+            began_paused: false,
+            parked_in: PauseNumber::default(),
             tsc_adjust: 0,
             sleep: None,
             slice_end: 0,
@@ -232,6 +239,9 @@ impl VcpuWorld {
     pub(super) fn init(&mut self) {
         self.cpu.reset();
         self.lapic.init();
+        // Or the CR8 of before would be taken for the guest's.
+        self.publish_tpr();
+        arch::svm::load_debug_registers(&[0; 4]);
         self.vm.set_identity(self.index, self.lapic.identity());
         self.policy.init();
         self.nmi = NmiState::default();
@@ -270,8 +280,10 @@ impl VcpuWorld {
             arch::svm::load_debug_registers(&self.debug_registers);
             self.policy.load_cpu_msrs();
         }
+        self.began_paused = self.vm.is_paused();
         self.update_tsc_offset();
-        if self.lapic.timer_poll(self.now()) {
+        // While the VM is paused its time stands still, which `now` does not know.
+        if !self.began_paused && self.lapic.timer_poll(self.now()) {
             self.look_at_interrupts = true;
         }
         self.timer_changed = true;
@@ -346,12 +358,9 @@ impl VcpuWorld {
             {
                 return Some(Poll::Ready(reason));
             }
-            if self.vm.is_paused() {
-                self.link.set_waker(cx.waker());
-                if self.vm.is_paused() && !self.link.has_requests() {
-                    return Some(Poll::Pending);
-                }
-                continue;
+            if self.began_paused || self.vm.is_paused() {
+                self.park(cx);
+                return Some(Poll::Pending);
             }
             if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
                 self.deliver_events();
@@ -370,6 +379,16 @@ impl VcpuWorld {
             if self.lapic.timer_poll(self.now()) {
                 self.look_at_interrupts = true;
             }
+        }
+    }
+
+    /// Stands still until the VM goes on. The next poll begins with the clock as it is then.
+    #[cold]
+    fn park(&mut self, cx: &mut Context<'_>) {
+        self.vm.clock.park(&mut self.parked_in);
+        self.link.set_waker(cx.waker());
+        if !self.vm.is_paused() || self.link.has_requests() {
+            cx.waker().wake_by_ref();
         }
     }
 

@@ -45,6 +45,8 @@ fn main(info: &Info) -> ! {
             "storm" => storm(Some(STORM_SIZE)),
             "storm-forever" => storm(None),
             "spin" => spin(),
+            "flood" => flood(),
+            "reset-forever" => reset(),
             "wild" => wild(words.next().and_then(|seed| seed.parse().ok()).unwrap_or(1)),
             _ => {}
         }
@@ -131,6 +133,20 @@ fn spin() -> ! {
     loop {
         core::hint::spin_loop();
     }
+}
+
+/// Prints for ever.
+fn flood() -> ! {
+    for line in 0_u64.. {
+        println!("rogue: line {line} of no end");
+    }
+    cpu::halt_forever()
+}
+
+/// Resets the machine as soon as it has started.
+fn reset() -> ! {
+    cpu::out8(0xcf9, 6);
+    cpu::halt_forever()
 }
 
 /// Executes random bytes with all rights; goes on elsewhere among them after each exception. Whatever it does to its
