@@ -12,7 +12,7 @@ use arch::paging::{Caching, KernelSpace};
 use arch::sync::SpinLock;
 use arch::{apic, gdt, idt, percpu, svm};
 use bus::acpi::Platform;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::Once;
 
 /// Pages of an executor's stack.
@@ -23,6 +23,8 @@ const IST_PAGES: u64 = 4;
 static SPACE: Once<SpinLock<KernelSpace>> = Once::new();
 static FEATURES: Once<svm::Features> = Once::new();
 static STARTED: AtomicU32 = AtomicU32::new(0);
+/// TSC of the CPU that started last, read as it reported.
+static STARTED_TSC: AtomicU64 = AtomicU64::new(0);
 
 /// Takes the kernel's address space into keeping.
 pub fn set_space(space: KernelSpace) {
@@ -110,11 +112,20 @@ pub fn start_others(platform: &Platform) -> u32 {
         let stack = new_stack(STACK_PAGES);
         let argument = u64::from(index) << 32 | u64::from(apic_id);
         let started = || STARTED.load(Ordering::Acquire) == index;
+        let before = arch::cpu::rdtsc();
         if !starter.start(apic_id, stack, enter, argument, &timer::clock(), started) {
             crate::error!(
                 "the CPU with APIC ID {apic_id} did not start; the CPUs after it are not tried"
             );
             break;
+        }
+        let there = STARTED_TSC.load(Ordering::Relaxed);
+        if !(before..=arch::cpu::rdtsc()).contains(&there) {
+            // All clocks of host and guests come from the TSC; the firmware starts all of them at once on a good machine.
+            crate::error!(
+                "the TSC of CPU {index} is not that of CPU 0 ({there:#x}, {before:#x} before its start): clocks of guests \
+                 with several vCPUs will be off"
+            );
         }
     }
     percpu::online()
@@ -129,6 +140,7 @@ extern "C" fn enter(argument: u64) -> ! {
     install_tables();
     apic::init(block);
     enable_svm();
+    STARTED_TSC.store(arch::cpu::rdtsc(), Ordering::Relaxed);
     STARTED.store(index, Ordering::Release);
     exec::run()
 }

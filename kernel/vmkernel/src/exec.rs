@@ -9,6 +9,7 @@ use crate::memory::ranks;
 use crate::timer;
 use crate::zeroed;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use arch::idt::VECTOR_TIMER;
 use arch::percpu::{self, CPUS_MAX};
 use arch::sync::SpinLock;
@@ -46,8 +47,8 @@ static QUEUES: [SpinLock<Queues>; CPUS_MAX] = [const {
         },
     )
 }; CPUS_MAX];
-static WAITING_FOR_VECTOR: [SpinLock<Option<Waker>>; 256] =
-    [const { SpinLock::new(ranks::WAKER, None) }; 256];
+static WAITING_FOR_VECTOR: [SpinLock<Vec<Waker>>; 256] =
+    [const { SpinLock::new(ranks::WAKER, Vec::new()) }; 256];
 static BUSY_TICKS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static INTERRUPTS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static LONG_POLLS: AtomicU64 = AtomicU64::new(0);
@@ -94,9 +95,12 @@ pub fn poke_idle() {
     }
 }
 
-/// Registers who is woken when `vector` fires on any CPU; one at a time.
+/// Registers who is woken, once, when `vector` fires on any CPU.
 pub fn wait_for_vector(vector: u8, waker: &Waker) {
-    *WAITING_FOR_VECTOR[usize::from(vector)].lock() = Some(waker.clone());
+    let mut waiting = WAITING_FOR_VECTOR[usize::from(vector)].lock();
+    if !waiting.iter().any(|w| w.will_wake(waker)) {
+        waiting.push(waker.clone());
+    }
 }
 
 /// Returns TSC ticks that CPU `cpu` spent polling tasks.
@@ -153,10 +157,8 @@ fn take_events(cpu: &percpu::PerCpu) {
         while bits != 0 {
             let vector = word * 64 + bits.trailing_zeros() as usize;
             bits &= bits - 1;
-            let waker = WAITING_FOR_VECTOR[vector].lock().take();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            let waiting = core::mem::take(&mut *WAITING_FOR_VECTOR[vector].lock());
+            waiting.into_iter().for_each(Waker::wake);
         }
     }
 }
