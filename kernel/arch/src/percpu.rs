@@ -138,10 +138,11 @@ impl PerCpu {
         [0, 1, 2, 3].map(|i| self.events[i].swap(0, Ordering::AcqRel))
     }
 
-    /// Makes [`Self::needs_attention`] true, as an interrupt would.
+    /// Makes [`Self::needs_attention`] true, as an interrupt would; tells whether it was so already. One step: between a
+    /// look and a write the CPU could take the old wish and miss the new one.
     #[inline]
-    pub fn ask_attention(&self) {
-        self.attention.store(1, Ordering::Release);
+    pub fn ask_attention(&self) -> bool {
+        self.attention.swap(1, Ordering::AcqRel) != 0
     }
 
     /// Marks the CPU idle or busy; returns what it was.

@@ -80,8 +80,7 @@ pub fn poke(cpu: u32) {
     let Some(target) = percpu::of(cpu) else {
         return;
     };
-    let was_asked = target.needs_attention();
-    target.ask_attention();
+    let was_asked = target.ask_attention();
     if target.index() != percpu::current().index() && (!was_asked || target.set_idle(false)) {
         arch::apic::send_wake(target.apic_id());
     }
@@ -126,6 +125,14 @@ pub fn long_polls() -> u64 {
 pub fn others_wait() -> bool {
     let queues = QUEUES[percpu::current().index() as usize].lock();
     !queues.service.is_empty() || !queues.worlds.is_empty()
+}
+
+/// Takes this CPU's noted events inside a poll, for a vCPU that they brought out of its guest. Tells whether it may go
+/// on, because nothing else waits for the CPU.
+#[must_use]
+pub fn may_go_on() -> bool {
+    take_events(percpu::current());
+    !others_wait()
 }
 
 /// Runs this CPU's tasks for ever.

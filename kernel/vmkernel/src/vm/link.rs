@@ -182,9 +182,10 @@ impl VcpuLink {
 
     fn wake(&self) {
         let waker = self.waker.lock().take();
-        match waker {
-            Some(waker) => waker.wake(),
-            None => exec::poke(self.cpu),
+        if let Some(waker) = waker {
+            waker.wake();
         }
+        // A waker from an earlier wait only marks a vCPU that runs now: it must come out of its guest as well.
+        exec::poke(self.cpu);
     }
 }

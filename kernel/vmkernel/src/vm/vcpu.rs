@@ -280,6 +280,12 @@ impl VcpuWorld {
             arch::svm::load_debug_registers(&self.debug_registers);
             self.policy.load_cpu_msrs();
         }
+        self.look_at_clock();
+        self.slice_end = rdtsc().saturating_add(timer::clock().ticks(SLICE_NANOS));
+    }
+
+    /// Takes over where the VM's time stands, and what of the vCPU's own timer is due.
+    fn look_at_clock(&mut self) {
         self.began_paused = self.vm.is_paused();
         self.update_tsc_offset();
         // While the VM is paused its time stands still, which `now` does not know.
@@ -287,7 +293,6 @@ impl VcpuWorld {
             self.look_at_interrupts = true;
         }
         self.timer_changed = true;
-        self.slice_end = rdtsc().saturating_add(timer::clock().ticks(SLICE_NANOS));
     }
 
     /// Takes the vCPU's state out of this CPU at the end of a poll; it stays live there until another one comes.
@@ -332,6 +337,10 @@ impl VcpuWorld {
             }
             if !self.cpu.enter() {
                 self.has_work = true;
+                if rdtsc() < self.slice_end && exec::may_go_on() {
+                    self.look_at_clock();
+                    continue;
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
