@@ -20,28 +20,13 @@ impl VcpuWorld {
             let event = core::mem::take(&mut self.pending_event);
             self.inject(event);
             self.activity = Activity::Running;
-            self.open_window_behind();
             return;
         }
         if self.nmi.pending != 0 && self.deliver_nmi() {
-            self.open_window_behind();
             return;
         }
         if self.look_at_interrupts {
             self.deliver_interrupt();
-        }
-    }
-
-    /// Asks for an exit when the guest can take an interrupt that waits behind the event just injected: without one it
-    /// would wait for whatever exit comes next.
-    fn open_window_behind(&mut self) {
-        if !self.look_at_interrupts {
-            return;
-        }
-        self.sync_tpr();
-        let extint = self.link.extint() && self.lapic.accepts_extint();
-        if extint || self.lapic.pending().is_some() {
-            self.set_window(true);
         }
     }
 
