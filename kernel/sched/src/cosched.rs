@@ -1,0 +1,79 @@
+//! Relaxed co-scheduling: a vCPU may run ahead of a runnable sibling only so far.
+//!
+//! Progress is a vCPU's running time; one that wakes starts level with the foremost, for an idle vCPU misses nothing.
+//! Nobody is stopped or started together: a vCPU that is too far ahead is passed over until the others have caught up.
+//! The bound: [`crate::Tuning::skew_us`] plus one slice, for the lead is checked when a slice begins.
+
+use crate::scheduler::Scheduler;
+use crate::world::{World, WorldState};
+
+impl Scheduler {
+    /// Returns how far `world` is ahead of the last of its runnable siblings, in cycles.
+    pub(crate) fn lead(&self, world: u32, now: u64) -> u64 {
+        let own = &self.worlds[world];
+        let group = &self.groups[own.group];
+        if !group.co_scheduled() {
+            return 0;
+        }
+        let last = group
+            .worlds
+            .iter()
+            .filter(|&&sibling| sibling != world)
+            .filter_map(|&sibling| progress_if_runnable(&self.worlds[sibling], now))
+            .min();
+        last.map_or(0, |last| own.progress.saturating_sub(last))
+    }
+
+    /// Stops a world that is too far ahead. It must be in no queue and on no CPU.
+    pub(crate) fn co_stop(&mut self, world: u32, now: u64) {
+        self.leave_class(world);
+        self.worlds[world].enter(WorldState::CoStopped, now);
+        let group = self.worlds[world].group;
+        self.groups[group].co_stopped += 1;
+    }
+
+    /// Starts those vCPUs of `group` again whose siblings have caught up with them.
+    pub(crate) fn co_start(&mut self, group: u32, now: u64) {
+        if self.groups[group].co_stopped == 0 {
+            return;
+        }
+        for place in 0..self.groups[group].worlds.len() {
+            let world = self.groups[group].worlds[place];
+            if self.worlds[world].state == WorldState::CoStopped
+                && self.lead(world, now) <= self.cycles.skew / 2
+            {
+                self.groups[group].co_stopped -= 1;
+                self.enqueue(world, now);
+            }
+        }
+    }
+
+    /// Puts a vCPU that wakes, or spins for a sibling, level with the foremost of its siblings.
+    pub(crate) fn level_progress(&mut self, world: u32, now: u64) {
+        let group = &self.groups[self.worlds[world].group];
+        if !group.co_scheduled() {
+            return;
+        }
+        let foremost = group
+            .worlds
+            .iter()
+            .filter(|&&sibling| sibling != world)
+            .map(|&sibling| &self.worlds[sibling])
+            .filter_map(|sibling| match sibling.state {
+                WorldState::CoStopped => Some(sibling.progress),
+                _ => progress_if_runnable(sibling, now),
+            })
+            .max();
+        let own = &mut self.worlds[world];
+        own.progress = own.progress.max(foremost.unwrap_or(0));
+    }
+}
+
+/// Returns the progress of a world that could run now but for the want of a CPU.
+fn progress_if_runnable(world: &World, now: u64) -> Option<u64> {
+    match world.state {
+        WorldState::Ready => Some(world.progress),
+        WorldState::Running(_) => Some(world.progress + now.saturating_sub(world.since)),
+        WorldState::Blocked | WorldState::CoStopped | WorldState::Limited => None,
+    }
+}
