@@ -9,6 +9,7 @@ use crate::RATE_ONE;
 use crate::fill::{self, Level, Part};
 use crate::scheduler::Scheduler;
 use crate::topology::CpuSet;
+use crate::wake::DEBT_SLICES;
 use crate::world::{RATE_MIN, WorldState};
 use alloc::vec::Vec;
 
@@ -137,6 +138,8 @@ impl Scheduler {
             }));
             let amount = group.potential;
             let level = fill::level(amount, &work.parts, &mut work.scratch);
+            // Where there is enough for all, nobody's virtual time may run faster for having few shares.
+            work.plenty = level.is_none();
             let level = level.unwrap_or_else(|| {
                 let wanting = work.parts.iter().filter(|part| part.max > 0);
                 Level::of(amount, wanting.map(|part| part.weight).sum())
@@ -152,13 +155,15 @@ impl Scheduler {
             let child = self.groups[index].groups[place];
             let child = &mut self.groups[child];
             let most = child.limit.unwrap_or(u64::MAX);
-            child.potential = level.at(part.weight).max(part.min).min(most);
+            let least = if work.plenty { part.max } else { part.min };
+            child.potential = level.at(part.weight).max(least).min(most);
         }
         for (place, part) in parts.enumerate() {
             let world = self.groups[index].worlds[place];
             let world = &mut self.worlds[world];
             world.pull = level.at(part.weight);
-            let rate = world.pull.min(world.cap);
+            let least = if work.plenty { part.max } else { part.min };
+            let rate = world.pull.max(least).min(world.cap);
             world.entitled = rate.min(part.max);
             world.next_rate = rate.max(RATE_MIN);
         }
@@ -246,13 +251,14 @@ impl Scheduler {
         }
         let world = &mut self.worlds[index];
         let class = &mut self.classes[world.class];
-        let mean = class.vtime();
         class.leave(old, world.vtime);
-        if large {
-            let lag = rescale(mean.saturating_sub(world.vtime), old, new);
-            world.vtime = mean.saturating_sub(lag);
-        }
+        let mean = class.vtime();
+        let lag = mean.saturating_sub(world.vtime);
         world.rate = new;
+        if large {
+            let most = world.virtual_of(self.cycles.slice * DEBT_SLICES);
+            world.vtime = mean.saturating_sub(rescale(lag, old, new).clamp(-most, most));
+        }
         class.join(new, world.vtime);
         if large {
             world.deadline = world.vtime.saturating_add(world.virtual_of(world.request));
@@ -297,4 +303,6 @@ fn rescale(lag: i64, old: u64, new: u64) -> i64 {
 struct Work {
     parts: Vec<Part>,
     scratch: Vec<Part>,
+    /// The last division could give everyone what it wanted.
+    plenty: bool,
 }

@@ -1,12 +1,15 @@
 //! Becoming runnable and ceasing to be: wake, block, and the places in virtual time where worlds come back.
 //!
-//! What a world was owed when it blocked it is still owed when it wakes, up to one slice; what it was ahead is forgiven
-//! as time passes. So sleeping neither earns credit nor washes debts away at once.
+//! What a world was owed when it blocked it is still owed when it wakes, up to one slice; what it was ahead is
+//! forgiven as time passes. So sleeping neither earns credit nor washes debts away at once.
 
 use crate::error::Error;
 use crate::scheduler::Scheduler;
 use crate::slab::WorldId;
 use crate::world::WorldState;
+
+/// How far ahead of its share a world may have run for it to be held against it, in slices.
+pub(crate) const DEBT_SLICES: u64 = 32;
 
 impl Scheduler {
     /// Makes a blocked world ready; others stay as they are. CPUs that should look are poked.
@@ -99,7 +102,7 @@ impl Scheduler {
         }
         let world = &mut self.worlds[index];
         let owed = world.virtual_of(self.cycles.slice);
-        let debt = owed.saturating_mul(2);
+        let debt = world.virtual_of(self.cycles.slice * DEBT_SLICES);
         let mut lag = world.lag.clamp(-debt, owed);
         if lag < 0 {
             let passed = i64::try_from(now.saturating_sub(world.since)).unwrap_or(i64::MAX);
@@ -115,8 +118,10 @@ impl Scheduler {
     pub(crate) fn leave_class(&mut self, index: u32) {
         let world = &mut self.worlds[index];
         let class = &mut self.classes[world.class];
-        world.lag = class.vtime().saturating_sub(world.vtime);
         class.leave(world.rate, world.vtime);
+        // Against the others alone, here and in `join_class`: a mean that counts the world itself would forgive a
+        // part of its debt every time that it blocks.
+        world.lag = class.vtime().saturating_sub(world.vtime);
     }
 
     /// Returns the mean virtual time of the classes that compete with `class`, on the common timeline.
