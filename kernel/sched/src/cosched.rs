@@ -1,6 +1,6 @@
 //! Relaxed co-scheduling: a vCPU may run ahead of a runnable sibling only so far.
 //!
-//! Progress is a vCPU's running time; one that wakes starts level with the foremost, for an idle vCPU misses nothing.
+//! Progress is a vCPU's running time; one that wakes starts among the others, for an idle vCPU misses nothing.
 //! Nobody is stopped or started together: a vCPU that is too far ahead is passed over until the others have caught up.
 //! The bound: [`crate::Tuning::skew_us`] plus one slice, for the lead is checked when a slice begins.
 
@@ -48,13 +48,31 @@ impl Scheduler {
         }
     }
 
-    /// Puts a vCPU that wakes, or spins for a sibling, level with the foremost of its siblings.
-    pub(crate) fn level_progress(&mut self, world: u32, now: u64) {
+    /// Puts a vCPU that wakes within the range of its runnable siblings: it missed nothing while it was idle, and it
+    /// must not be stopped for having been ahead long ago.
+    pub(crate) fn level_woken(&mut self, world: u32, now: u64) {
+        if let Some((last, foremost)) = self.range_of_siblings(world, now) {
+            let own = &mut self.worlds[world];
+            own.progress = own.progress.clamp(last, foremost);
+        }
+    }
+
+    /// Puts a vCPU that spins level with the foremost of its siblings: it misses nothing while it waits for one of
+    /// them, and none of them must be held back for its sake.
+    pub(crate) fn level_spinning(&mut self, world: u32, now: u64) {
+        if let Some((_, foremost)) = self.range_of_siblings(world, now) {
+            let own = &mut self.worlds[world];
+            own.progress = own.progress.max(foremost);
+        }
+    }
+
+    /// Returns the least and the greatest progress of those siblings that want to run.
+    fn range_of_siblings(&self, world: u32, now: u64) -> Option<(u64, u64)> {
         let group = &self.groups[self.worlds[world].group];
         if !group.co_scheduled() {
-            return;
+            return None;
         }
-        let foremost = group
+        let wanting = group
             .worlds
             .iter()
             .filter(|&&sibling| sibling != world)
@@ -62,10 +80,11 @@ impl Scheduler {
             .filter_map(|sibling| match sibling.state {
                 WorldState::CoStopped => Some(sibling.progress),
                 _ => progress_if_runnable(sibling, now),
-            })
-            .max();
-        let own = &mut self.worlds[world];
-        own.progress = own.progress.max(foremost.unwrap_or(0));
+            });
+        wanting.fold(None, |range, progress| match range {
+            None => Some((progress, progress)),
+            Some((last, foremost)) => Some((progress.min(last), progress.max(foremost))),
+        })
     }
 }
 

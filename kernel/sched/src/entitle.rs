@@ -9,7 +9,7 @@ use crate::RATE_ONE;
 use crate::fill::{self, Level, Part};
 use crate::scheduler::Scheduler;
 use crate::topology::CpuSet;
-use crate::wake::DEBT_SLICES;
+use crate::wake::DEBT_TURNS;
 use crate::world::{RATE_MIN, WorldState};
 use alloc::vec::Vec;
 
@@ -17,8 +17,8 @@ use alloc::vec::Vec;
 const HUNGRY_PARTS: u64 = 16;
 /// Bound of what shares alone would give, where the sums must not overflow.
 const PULL_MAX: u64 = 1 << 40;
-/// How far two classes that compete may drift apart, in slices.
-const DRIFT_SLICES: u64 = 32;
+/// How far two classes that compete may drift apart, in turns.
+const DRIFT_TURNS: u64 = 4;
 
 impl Scheduler {
     /// Measures demand since the last call and sets every world's rate. To be called about every
@@ -256,12 +256,12 @@ impl Scheduler {
         let lag = mean.saturating_sub(world.vtime);
         world.rate = new;
         if large {
-            let most = world.virtual_of(self.cycles.slice * DEBT_SLICES);
+            let most = i64::try_from(self.cycles.turn).unwrap_or(i64::MAX / 8) * DEBT_TURNS;
             world.vtime = mean.saturating_sub(rescale(lag, old, new).clamp(-most, most));
         }
         class.join(new, world.vtime);
         if large {
-            world.deadline = world.vtime.saturating_add(world.virtual_of(world.request));
+            world.set_deadline(&self.cycles);
             if queued {
                 self.queue(index);
             }
@@ -270,7 +270,7 @@ impl Scheduler {
 
     /// Keeps classes that compete within reach of each other, where an affinity has made one lag for good.
     fn hold_classes_together(&mut self) {
-        let most = i64::try_from(self.cycles.slice * DRIFT_SLICES).unwrap_or(i64::MAX);
+        let most = i64::try_from(self.cycles.turn * DRIFT_TURNS).unwrap_or(i64::MAX);
         let all = self.cpus.len();
         let indices: Vec<u32> = self.classes.indices().collect();
         for index in indices {

@@ -96,7 +96,7 @@ impl Scheduler {
         self.charge_world(index, now);
         self.worlds[index].account.yields += 1;
         // It misses nothing while it waits for a sibling, who must not be held back for its sake.
-        self.level_progress(index, now);
+        self.level_spinning(index, now);
         let group = self.worlds[index].group;
         self.co_start(group, now);
         let siblings = self.groups[group].worlds.iter().copied();
@@ -185,7 +185,7 @@ impl Scheduler {
         world.enter(WorldState::Ready, now);
         if world.vtime >= world.deadline {
             world.request = world.request.max(world.burst.min(slice));
-            world.deadline = world.vtime.saturating_add(world.virtual_of(world.request));
+            world.set_deadline(&self.cycles);
         }
         if let Some(by) = self.stopped_by_limit(self.worlds[index].group) {
             self.park(index, by, now);

@@ -37,6 +37,7 @@ pub enum Decision {
 pub(crate) struct Cycles {
     pub(crate) slice: u64,
     pub(crate) slice_min: u64,
+    pub(crate) turn: u64,
     pub(crate) skew: u64,
     pub(crate) refresh: u64,
     pub(crate) limit: u64,
@@ -101,6 +102,7 @@ impl Scheduler {
         let cycles = Cycles {
             slice: of_us(tuning.slice_us),
             slice_min: of_us(tuning.slice_us_min.min(tuning.slice_us)),
+            turn: of_us(tuning.turn_us),
             skew: of_us(tuning.skew_us),
             refresh: of_us(tuning.refresh_us),
             limit: of_us(tuning.limit_us),

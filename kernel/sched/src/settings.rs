@@ -100,6 +100,8 @@ pub struct Tuning {
     pub slice_us: u64,
     /// Shortest slice, and the smallest request that a world of short bursts is scheduled by.
     pub slice_us_min: u64,
+    /// Everybody's turn comes about so often: slices of those with a low rate are shortened for it, to the shortest.
+    pub turn_us: u64,
     /// How far a vCPU may run ahead of a sibling that waits for a CPU before it is stopped.
     pub skew_us: u64,
     /// How often [`crate::Scheduler::refresh`] is to be called.
@@ -117,6 +119,7 @@ impl Default for Tuning {
         Self {
             slice_us: 3_000,
             slice_us_min: 200,
+            turn_us: 40_000,
             skew_us: 3_000,
             refresh_us: 10_000,
             limit_us: 10_000,

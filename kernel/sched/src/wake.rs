@@ -1,6 +1,6 @@
 //! Becoming runnable and ceasing to be: wake, block, and the places in virtual time where worlds come back.
 //!
-//! What a world was owed when it blocked it is still owed when it wakes, up to one slice; what it was ahead is
+//! What a world was owed when it blocked it is still owed when it wakes, up to one turn; what it was ahead is
 //! forgiven as time passes. So sleeping neither earns credit nor washes debts away at once.
 
 use crate::error::Error;
@@ -8,8 +8,8 @@ use crate::scheduler::Scheduler;
 use crate::slab::WorldId;
 use crate::world::WorldState;
 
-/// How far ahead of its share a world may have run for it to be held against it, in slices.
-pub(crate) const DEBT_SLICES: u64 = 32;
+/// How far from its share a world may be for it to count, in turns.
+pub(crate) const DEBT_TURNS: i64 = 4;
 
 impl Scheduler {
     /// Makes a blocked world ready; others stay as they are. CPUs that should look are poked.
@@ -20,7 +20,7 @@ impl Scheduler {
         let index = self.world_index(world)?;
         if self.worlds[index].state == WorldState::Blocked {
             self.release_due(now);
-            self.level_progress(index, now);
+            self.level_woken(index, now);
             self.enqueue(index, now);
         }
         Ok(())
@@ -100,17 +100,27 @@ impl Scheduler {
         if self.classes[class].rates() == 0 {
             self.align(class);
         }
+        let mean = self.classes[class].vtime();
+        let turn = i64::try_from(self.cycles.turn).unwrap_or(i64::MAX / 8);
         let world = &mut self.worlds[index];
-        let owed = world.virtual_of(self.cycles.slice);
-        let debt = world.virtual_of(self.cycles.slice * DEBT_SLICES);
-        let mut lag = world.lag.clamp(-debt, owed);
-        if lag < 0 {
-            let passed = i64::try_from(now.saturating_sub(world.since)).unwrap_or(i64::MAX);
-            lag = lag.saturating_add(passed).min(0);
-        }
+        let lag = match world.state {
+            // It was held back while it wanted to run: the time went on for it as for the others.
+            WorldState::Limited | WorldState::CoStopped => mean
+                .saturating_sub(world.vtime)
+                .clamp(-DEBT_TURNS * turn, DEBT_TURNS * turn),
+            _ => {
+                let lag = world.lag.clamp(-DEBT_TURNS * turn, turn);
+                let passed = i64::try_from(now.saturating_sub(world.since)).unwrap_or(i64::MAX);
+                if lag < 0 {
+                    lag.saturating_add(passed).min(0)
+                } else {
+                    lag
+                }
+            }
+        };
+        world.vtime = mean.saturating_sub(lag);
+        world.set_deadline(&self.cycles);
         let class = &mut self.classes[class];
-        world.vtime = class.vtime().saturating_sub(lag);
-        world.deadline = world.vtime.saturating_add(world.virtual_of(world.request));
         class.join(world.rate, world.vtime);
     }
 

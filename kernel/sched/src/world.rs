@@ -4,6 +4,7 @@
 
 use crate::RATE_ONE;
 use crate::account::Account;
+use crate::scheduler::Cycles;
 use crate::topology::Cpu;
 
 /// Lowest rate that virtual time is computed with, so that it cannot run away.
@@ -51,7 +52,7 @@ pub(crate) struct World {
     pub(crate) progress: u64,
     pub(crate) last_cpu: Option<Cpu>,
 
-    /// Since the last refresh: cycles of running and of waiting for a CPU.
+    /// Since the last refresh: cycles of running and of wanting to run.
     pub(crate) period_run: u64,
     pub(crate) period_ready: u64,
     /// Smoothed demand, and a cap where an affinity makes more impossible: rates.
@@ -96,6 +97,14 @@ impl World {
         i64::try_from(virtual_cycles).unwrap_or(i64::MAX / 4)
     }
 
+    /// Sets the deadline of the next request, at most a turn away while slices of the least length allow it.
+    pub(crate) fn set_deadline(&mut self, cycles: &Cycles) {
+        let turn = i64::try_from(cycles.turn).unwrap_or(i64::MAX / 8);
+        let least = self.virtual_of(cycles.slice_min);
+        let span = self.virtual_of(self.request).min(turn).max(least);
+        self.deadline = self.vtime.saturating_add(span);
+    }
+
     /// Returns the service until the deadline, in cycles; zero if it is reached.
     pub(crate) fn service_left(&self) -> u64 {
         let left = u128::from(
@@ -124,8 +133,14 @@ impl World {
                 account.run += cycles;
                 self.period_run += cycles;
             }
-            WorldState::CoStopped => account.co_stop += cycles,
-            WorldState::Limited => account.limited += cycles,
+            WorldState::CoStopped => {
+                account.co_stop += cycles;
+                self.period_ready += cycles;
+            }
+            WorldState::Limited => {
+                account.limited += cycles;
+                self.period_ready += cycles;
+            }
         }
         cycles
     }

@@ -260,7 +260,7 @@ impl RandomHost {
         let sched = &engine.policy.sched;
         for (index, &world) in engine.policy.worlds.iter().enumerate() {
             let account = sched.account(world, engine.now).unwrap_or_default();
-            self.before[index] = (engine.actors[index].run, account.ready + account.limited, 0);
+            self.before[index] = (engine.actors[index].run, account.ready + account.limited + account.co_stop, 0);
             let rate = sched.rate(world).unwrap_or(RATE_ONE);
             self.rate_min[index] = self.rate_min[index].min(rate);
         }
@@ -284,7 +284,7 @@ impl RandomHost {
             let account = sched.account(world, engine.now).unwrap_or_default();
             let (run_before, waited_before, _) = self.before[index];
             let run = (runs[index] - run_before) as f64;
-            let waited = (account.ready + account.limited - waited_before) as f64;
+            let waited = (account.ready + account.limited + account.co_stop - waited_before) as f64;
             let wants = if run + waited > 0.95 * part {
                 1.0
             } else {
@@ -335,7 +335,7 @@ impl RandomHost {
 /// refreshes and for slices that have begun.
 #[must_use]
 pub fn wait_bound(rate: u64) -> u64 {
-    2 * 3 * MS * RATE_ONE / rate.max(1) + 20 * MS
+    3 * (40 * MS).max(200 * US * RATE_ONE / rate.max(1)) + 20 * MS
 }
 
 fn draw_settings(random: &mut Random, vcpus: u32) -> Settings {
