@@ -15,6 +15,8 @@ use alloc::vec::Vec;
 
 /// A world that was runnable for this part of a period wants a whole CPU: 15 of 16.
 const HUNGRY_PARTS: u64 = 16;
+/// It must want it for so many periods on end: a burst that had to wait is no hunger.
+const HUNGRY_PERIODS: u32 = 3;
 /// Bound of what shares alone would give, where the sums must not overflow.
 const PULL_MAX: u64 = 1 << 40;
 /// How far two classes that compete may drift apart, in turns.
@@ -48,10 +50,18 @@ impl Scheduler {
         }
         self.order = order;
         let indices: Vec<u32> = self.worlds.indices().collect();
+        let floor = self.floor(indices.len() as u64);
         for index in indices {
+            self.worlds[index].next_rate = self.worlds[index].next_rate.max(floor);
             self.reweigh(index);
         }
         self.hold_classes_together();
+    }
+
+    /// Returns the rate that every world has whatever others have reserved, so that none starves: a thousandth of a
+    /// CPU, or on a crowded host a sixteenth of an even share.
+    fn floor(&self, worlds: u64) -> u64 {
+        (RATE_ONE / 1024).min(self.capacity() / (16 * worlds.max(1)))
     }
 
     fn sort_groups(&mut self) {
@@ -80,10 +90,16 @@ impl Scheduler {
             if period > 0 {
                 let rate = u128::from(used) * u128::from(RATE_ONE) / u128::from(period);
                 let rate = u64::try_from(rate).unwrap_or(RATE_ONE);
-                world.demand = if hungry {
+                world.use_mean = (world.use_mean * 7 + rate) / 8;
+                world.hungry_periods = if hungry {
+                    world.hungry_periods.saturating_add(1)
+                } else {
+                    0
+                };
+                world.demand = if world.hungry_periods >= HUNGRY_PERIODS {
                     RATE_ONE
                 } else {
-                    (world.demand * 3 + rate) / 4
+                    world.use_mean
                 };
             }
             world.cap = RATE_ONE;

@@ -55,7 +55,10 @@ pub(crate) struct World {
     /// Since the last refresh: cycles of running and of wanting to run.
     pub(crate) period_run: u64,
     pub(crate) period_ready: u64,
-    /// Smoothed demand, and a cap where an affinity makes more impossible: rates.
+    /// How many periods in a row it wanted to run all the time, and its smoothed use.
+    pub(crate) hungry_periods: u32,
+    pub(crate) use_mean: u64,
+    /// Demand, and a cap where an affinity makes more impossible: rates.
     pub(crate) demand: u64,
     pub(crate) cap: u64,
     /// What its shares alone would give it at its group's level.
@@ -84,6 +87,8 @@ impl World {
             last_cpu: None,
             period_run: 0,
             period_ready: 0,
+            hungry_periods: 0,
+            use_mean: 0,
             demand: 0,
             cap: RATE_ONE,
             pull: 0,

@@ -148,7 +148,10 @@ impl<P: Policy> Engine<P> {
             self.now = time;
             self.happen(event);
             self.obey();
-            let more_now = self.events.peek().is_some_and(|Reverse(next)| next.0 == time);
+            let more_now = self
+                .events
+                .peek()
+                .is_some_and(|Reverse(next)| next.0 == time);
             if more_now {
                 continue;
             }

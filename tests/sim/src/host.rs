@@ -212,9 +212,6 @@ impl RandomHost {
             self.check_skew(engine);
             self.end_part(engine);
             if engine.now >= (self.window_start + WINDOW).min(end) {
-                for vm in 0..self.vm_nodes.len() { let n=&self.nodes[self.vm_nodes[vm]]; println!("vm {vm} parent {} w {} r {} l {} got {:.3} due {:.3} wants {:?}", n.parent, n.weight, n.reservation, n.limit, self.got[vm]/1e10, self.due[vm]/1e10, n.wants);
-                 for (i,a) in engine.actors.iter().enumerate().filter(|(_,a)|a.vm==vm) { let w=engine.policy.worlds[i]; println!("     {:?} rate {:.3} ent {:.3} {:?}", a.behaviour, engine.policy.sched.rate(w).unwrap() as f64/RATE_ONE as f64, engine.policy.sched.entitled(w).unwrap() as f64/RATE_ONE as f64, engine.policy.sched.account(w,engine.now).unwrap()); } }
-                for (i,n) in self.nodes.iter().enumerate() { println!("node {i} {n:?}"); }
                 self.end_window(engine.now);
             }
             self.begin_part(engine);
@@ -260,7 +257,11 @@ impl RandomHost {
         let sched = &engine.policy.sched;
         for (index, &world) in engine.policy.worlds.iter().enumerate() {
             let account = sched.account(world, engine.now).unwrap_or_default();
-            self.before[index] = (engine.actors[index].run, account.ready + account.limited + account.co_stop, 0);
+            self.before[index] = (
+                engine.actors[index].run,
+                account.ready + account.limited + account.co_stop,
+                0,
+            );
             let rate = sched.rate(world).unwrap_or(RATE_ONE);
             self.rate_min[index] = self.rate_min[index].min(rate);
         }
