@@ -4,10 +4,12 @@
 //! measures no wall time itself; whoever runs it may.
 #![forbid(unsafe_code)]
 
+pub mod cases;
 pub mod engine;
 pub mod host;
 pub mod oracle;
 pub mod policy;
 pub mod random;
+pub mod report;
 pub mod rivals;
 pub mod workload;
