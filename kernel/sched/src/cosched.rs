@@ -88,11 +88,11 @@ impl Scheduler {
     }
 }
 
-/// Returns the progress of a world that could run now but for the want of a CPU.
+/// Returns the progress of a world that wants to run and was not stopped for being ahead.
 fn progress_if_runnable(world: &World, now: u64) -> Option<u64> {
     match world.state {
-        WorldState::Ready => Some(world.progress),
+        WorldState::Ready | WorldState::Limited => Some(world.progress),
         WorldState::Running(_) => Some(world.progress + now.saturating_sub(world.since)),
-        WorldState::Blocked | WorldState::CoStopped | WorldState::Limited => None,
+        WorldState::Blocked | WorldState::CoStopped => None,
     }
 }

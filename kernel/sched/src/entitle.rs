@@ -15,6 +15,8 @@ use alloc::vec::Vec;
 
 /// A world that was runnable for this part of a period wants a whole CPU: 15 of 16.
 const HUNGRY_PARTS: u64 = 16;
+/// By what part of its entitlement a paced world may exceed it: one in so many.
+const PACE_SLACK: u64 = 16;
 /// It must want it for so many periods on end: a burst that had to wait is no hunger.
 const HUNGRY_PERIODS: u32 = 3;
 /// Bound of what shares alone would give, where the sums must not overflow.
@@ -125,6 +127,7 @@ impl Scheduler {
             let most = group.limit.unwrap_or(u64::MAX);
             let group = &mut self.groups[index];
             group.demand = wanted.min(most);
+            group.squeezed = wanted > most;
             group.guaranteed = group.reservation.max(promised).min(group.demand);
         }
     }
@@ -134,6 +137,12 @@ impl Scheduler {
         let capacity = self.capacity();
         self.groups[self.root].potential = capacity;
         for &index in order {
+            let group = &self.groups[index];
+            let above = group
+                .parent
+                .is_some_and(|parent| self.groups[parent].squeezed);
+            let squeezed = group.squeezed || above;
+            self.groups[index].squeezed = squeezed;
             let group = &self.groups[index];
             work.parts.clear();
             work.parts.extend(group.groups.iter().map(|&child| {
@@ -166,6 +175,7 @@ impl Scheduler {
 
     fn hand_down(&mut self, index: u32, level: Level, work: &Work) {
         let mut parts = work.parts.iter();
+        let squeezed = self.groups[index].squeezed;
         let children = self.groups[index].groups.len();
         for (place, part) in parts.by_ref().take(children).enumerate() {
             let child = self.groups[index].groups[place];
@@ -182,6 +192,8 @@ impl Scheduler {
             let rate = world.pull.max(least).min(world.cap);
             world.entitled = rate.min(part.max);
             world.next_rate = rate.max(RATE_MIN);
+            let pace = world.next_rate + world.next_rate / PACE_SLACK;
+            world.pace = squeezed.then_some(pace);
         }
     }
 

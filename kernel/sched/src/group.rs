@@ -40,6 +40,8 @@ pub(crate) struct Group {
     pub(crate) demand: u64,
     pub(crate) guaranteed: u64,
     pub(crate) potential: u64,
+    /// A limit at or above it leaves less than is wanted.
+    pub(crate) squeezed: bool,
 
     /// The limit's bucket in cycles, when it was last filled, and who waits for it.
     pub(crate) tokens: i64,
@@ -69,6 +71,7 @@ impl Group {
             demand: 0,
             guaranteed: 0,
             potential: RATE_ONE,
+            squeezed: false,
             tokens: 0,
             filled_at: 0,
             release_at: None,

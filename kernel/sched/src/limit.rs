@@ -3,6 +3,10 @@
 //! When the bucket is empty, worlds below the group are set aside as they come up, so stopping a group of any size
 //! costs nothing at once; they come back together when the bucket has filled up again. What was used too much is owed,
 //! so the limit is exact over time.
+//!
+//! A bucket alone would let a pool's worlds run all at once and then stand still together, and a world entitled to most
+//! of a CPU could not get it in the short time that the bucket lasts. So where a limit is the bottleneck, each world
+//! below it is also paced, at a rate a little above its entitlement; the bucket stays as the hard bound.
 
 use crate::RATE_ONE;
 use crate::scheduler::Scheduler;
@@ -78,6 +82,12 @@ impl Scheduler {
 
     /// Lifts the limits that are due at `now`.
     pub(crate) fn release_due(&mut self, now: u64) {
+        while let Some(&(at, world)) = self.paced.first()
+            && at <= now
+        {
+            self.paced.pop_first();
+            self.enqueue(world, now);
+        }
         while let Some(&(at, index)) = self.releases.first() {
             if at > now {
                 return;
@@ -94,6 +104,42 @@ impl Scheduler {
         }
     }
 
+    /// Returns when a limit is next lifted.
+    pub(crate) fn next_release(&self) -> Option<u64> {
+        let group = self.releases.first().map(|&(at, _)| at);
+        let world = self.paced.first().map(|&(at, _)| at);
+        group.into_iter().chain(world).min()
+    }
+
+    /// Books `cycles` that a world ran against its part of a limit.
+    pub(crate) fn draw_pace(&mut self, index: u32, cycles: u64, now: u64) {
+        let most = self.cycles.limit;
+        let world = &mut self.worlds[index];
+        if let Some(pace) = world.pace {
+            let begun = now.saturating_sub(cycles).saturating_sub(most);
+            let takes = u128::from(cycles) * u128::from(RATE_ONE) / u128::from(pace.max(1));
+            let takes = u64::try_from(takes).unwrap_or(u64::MAX);
+            world.paced_until = world.paced_until.max(begun).saturating_add(takes);
+        }
+    }
+
+    /// Sets a world aside if a limit, or its part of one, is used up. It must be runnable and in no queue.
+    pub(crate) fn hold_back(&mut self, index: u32, now: u64) -> bool {
+        if let Some(by) = self.stopped_by_limit(self.worlds[index].group) {
+            self.park(index, by, now);
+            return true;
+        }
+        let world = &self.worlds[index];
+        let until = world.paced_until;
+        if world.pace.is_none() || until <= now.saturating_add(self.cycles.slice_min) {
+            return false;
+        }
+        self.leave_class(index);
+        self.worlds[index].enter(WorldState::Limited, now);
+        self.paced.insert((until, index));
+        true
+    }
+
     /// Lets the worlds run again that wait for the limit of group `index`.
     pub(crate) fn lift(&mut self, index: u32, now: u64) {
         if let Some(at) = self.groups[index].release_at.take() {
@@ -108,7 +154,7 @@ impl Scheduler {
     }
 
     /// Sets a world aside until the limit of group `by` is lifted. It must be in no queue.
-    pub(crate) fn park(&mut self, world: u32, by: u32, now: u64) {
+    fn park(&mut self, world: u32, by: u32, now: u64) {
         self.leave_class(world);
         self.worlds[world].enter(WorldState::Limited, now);
         self.groups[by].parked.push(world);

@@ -40,7 +40,7 @@ impl Scheduler {
             None => {
                 self.idle.insert(cpu);
                 Decision::Idle {
-                    until: self.releases.first().map(|&(at, _)| at),
+                    until: self.next_release(),
                 }
             }
         };
@@ -109,10 +109,9 @@ impl Scheduler {
         self.cpus[cpu.index()].next = next.map(|next| self.world_id(next));
         let world = &mut self.worlds[index];
         // Its share stays its own; only its turn is given away.
-        world.deadline = world
-            .deadline
-            .max(world.vtime)
-            .saturating_add(world.virtual_of(world.request));
+        let before = world.deadline;
+        world.set_deadline(&self.cycles);
+        world.deadline = world.deadline.max(before);
         Ok(())
     }
 
@@ -147,6 +146,7 @@ impl Scheduler {
         }
         let group = world.group;
         self.draw(group, cycles, now);
+        self.draw_pace(index, cycles, now);
         self.co_start(group, now);
     }
 
@@ -187,9 +187,7 @@ impl Scheduler {
             world.request = world.request.max(world.burst.min(slice));
             world.set_deadline(&self.cycles);
         }
-        if let Some(by) = self.stopped_by_limit(self.worlds[index].group) {
-            self.park(index, by, now);
-        } else {
+        if !self.hold_back(index, now) {
             self.queue(index);
         }
     }
@@ -217,8 +215,7 @@ impl Scheduler {
 
     /// Tells whether a world taken from its queue may run; sets it aside if not.
     fn may_start(&mut self, index: u32, now: u64) -> bool {
-        if let Some(by) = self.stopped_by_limit(self.worlds[index].group) {
-            self.park(index, by, now);
+        if self.hold_back(index, now) {
             return false;
         }
         if self.lead(index, now) > self.cycles.skew {

@@ -79,6 +79,8 @@ pub struct Scheduler {
     pub(crate) claims: Vec<Option<(Cpu, WorldId)>>,
     /// When limits are lifted.
     pub(crate) releases: BTreeSet<(u64, u32)>,
+    /// When worlds may run again that used up their part of a limit.
+    pub(crate) paced: BTreeSet<(u64, u32)>,
     pub(crate) refreshed_at: u64,
     /// Groups, parents first; empty when it must be made again.
     pub(crate) order: Vec<u32>,
@@ -138,6 +140,7 @@ impl Scheduler {
             idle: CpuSet::EMPTY,
             pokes: CpuSet::EMPTY,
             releases: BTreeSet::new(),
+            paced: BTreeSet::new(),
             refreshed_at: now,
             order: Vec::new(),
         };

@@ -61,6 +61,7 @@ impl Scheduler {
     }
 
     fn unpark(&mut self, index: u32) {
+        self.paced.remove(&(self.worlds[index].paced_until, index));
         let mut at = Some(self.worlds[index].group);
         while let Some(group) = at {
             self.groups[group].parked.retain(|&parked| parked != index);
@@ -71,8 +72,7 @@ impl Scheduler {
     /// Makes a world ready that is not runnable, or sets it aside where a limit is used up.
     pub(crate) fn enqueue(&mut self, index: u32, now: u64) {
         self.join_class(index, now);
-        if let Some(by) = self.stopped_by_limit(self.worlds[index].group) {
-            self.park(index, by, now);
+        if self.hold_back(index, now) {
             return;
         }
         self.worlds[index].enter(WorldState::Ready, now);

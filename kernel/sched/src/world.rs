@@ -64,6 +64,10 @@ pub(crate) struct World {
     /// What its shares alone would give it at its group's level.
     pub(crate) pull: u64,
 
+    /// Below a limit that is the bottleneck: the rate it is held to, and until when it has used that up.
+    pub(crate) pace: Option<u64>,
+    pub(crate) paced_until: u64,
+
     pub(crate) account: Account,
 }
 
@@ -92,6 +96,8 @@ impl World {
             demand: 0,
             cap: RATE_ONE,
             pull: 0,
+            pace: None,
+            paced_until: 0,
             account: Account::default(),
         }
     }

@@ -68,6 +68,7 @@ const CREDIT_INIT: i64 = 10 * MS as i64;
 const TIMER_MIN: u64 = 500 * US;
 const TIMER_MAX: u64 = 10 * MS;
 const RATE_LIMIT: u64 = MS;
+const YIELD_BIAS: i64 = MS as i64;
 
 #[derive(Clone, Copy, Debug)]
 struct Unit {
@@ -182,10 +183,13 @@ impl Policy for Credit2 {
     }
 
     fn spin(&mut self, cpu: usize, now: u64) {
-        // Xen turns a spin-wait exit into a yield: behind the next in the queue, once.
+        // Xen turns a spin-wait exit into a yield: for this once it competes with a millisecond less of credit.
         if let Some(world) = self.current[cpu].take() {
             self.burn(world, now);
-            let place = self.queue.len().min(1);
+            let credit = self.units[world].credit - YIELD_BIAS;
+            let place = self
+                .queue
+                .partition_point(|&other| self.units[other].credit >= credit);
             self.queue.insert(place, world);
         }
     }
