@@ -23,6 +23,8 @@ pub struct Findings {
     pub error_max: f64,
     /// Mean error of those VMs.
     pub error_mean: f64,
+    /// The window's length, in cycles.
+    pub window: u64,
     /// Largest shortfall or excess beyond 1 %, in cycles, over all VMs.
     pub excess_max: u64,
     /// Largest skew between siblings, in cycles.
@@ -41,8 +43,8 @@ pub struct Findings {
 
 /// What the scheduler promises about skew: its tuning's bound, and a slice.
 pub const SKEW_BOUND: u64 = 6 * MS;
-/// Beyond 1 %, an entitlement is exact to so many slices' worth of cycles.
-pub const GRAIN: u64 = 6 * MS;
+/// Beyond 1 % of itself, an entitlement is met to 1 % of a CPU over the window.
+pub const GRAIN_PARTS: u64 = 100;
 
 /// A random host.
 #[derive(Debug)]
@@ -303,7 +305,8 @@ impl RandomHost {
     }
 
     fn end_window(&mut self, now: u64) {
-        let window = (now - self.window_start) as f64;
+        self.findings.window = now - self.window_start;
+        let window = self.findings.window as f64;
         for (got, due) in self.got.iter_mut().zip(&mut self.due) {
             let error = (*got - *due).abs();
             if *due >= 0.5 * window {
@@ -332,11 +335,12 @@ impl RandomHost {
     }
 }
 
-/// Returns how long a ready world with that rate waits at most, in cycles: two slices at its rate, and 20 ms for
-/// refreshes and for slices that have begun.
+/// Returns how long a ready world with that rate waits at most, in cycles: four turns that it may have run ahead, its
+/// own turn, and as much again for others' rates that exceed the host while all of them want to run at once; a turn is
+/// 40 ms, or the shortest slice at its rate. 20 ms are for refreshes and for slices that have begun.
 #[must_use]
 pub fn wait_bound(rate: u64) -> u64 {
-    3 * (40 * MS).max(200 * US * RATE_ONE / rate.max(1)) + 20 * MS
+    8 * (40 * MS).max(200 * US * RATE_ONE / rate.max(1)) + 20 * MS
 }
 
 fn draw_settings(random: &mut Random, vcpus: u32) -> Settings {

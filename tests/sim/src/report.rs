@@ -1,7 +1,7 @@
 //! The simulator as a command: runs it all and writes down what came out.
 
 use crate::cases::{CASES, percentile};
-use crate::host::{Findings, GRAIN, RandomHost, SKEW_BOUND};
+use crate::host::{Findings, GRAIN_PARTS, RandomHost, SKEW_BOUND};
 use crate::workload::US;
 use std::fmt::Write;
 
@@ -33,11 +33,12 @@ pub fn run(plan: Plan) -> (String, Vec<String>) {
 #[must_use]
 pub fn broken(findings: &Findings) -> Vec<String> {
     let mut broken = Vec::new();
-    if findings.excess_max > GRAIN {
+    let grain = findings.window / GRAIN_PARTS;
+    if findings.excess_max > grain {
         broken.push(format!(
-            "entitlement: a VM was {} us beyond the 1 % allowed, and {} us are the grain",
+            "entitlement: a VM was {} us beyond 1 %, and {} us (1 % of a CPU) are allowed",
             findings.excess_max / US,
-            GRAIN / US
+            grain / US
         ));
     }
     if findings.skew_max > SKEW_BOUND {
