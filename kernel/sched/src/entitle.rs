@@ -60,8 +60,8 @@ impl Scheduler {
         self.hold_classes_together();
     }
 
-    /// Returns the rate that every world has whatever others have reserved, so that none starves: a thousandth of a
-    /// CPU, or on a crowded host a sixteenth of an even share.
+    /// Returns the rate that every world has whatever others have reserved, so that none stands still for ever: a
+    /// 1024th of a CPU, or on a crowded host a sixteenth of an even share. It is taken from all others, so it is small.
     fn floor(&self, worlds: u64) -> u64 {
         (RATE_ONE / 1024).min(self.capacity() / (16 * worlds.max(1)))
     }
@@ -273,6 +273,12 @@ impl Scheduler {
             return;
         }
         let queued = world.state == WorldState::Ready;
+        if let WorldState::Running(cpu) = world.state
+            && new < old / 2
+        {
+            // The rest of a slice that was cut for the old rate would set it back for a long time at the new one.
+            self.pokes.insert(cpu);
+        }
         let large = old.abs_diff(new) > old / 8;
         if large && queued {
             self.unqueue(index);

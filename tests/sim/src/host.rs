@@ -336,11 +336,10 @@ impl RandomHost {
 }
 
 /// Returns how long a ready world with that rate waits at most, in cycles: four turns that it may have run ahead, its
-/// own turn, and as much again for others' rates that exceed the host while all of them want to run at once; a turn is
-/// 40 ms, or the shortest slice at its rate. 20 ms are for refreshes and for slices that have begun.
+/// own, and one for slices that have begun and rates not learnt yet; a turn is 40 ms, or the shortest slice at its rate.
 #[must_use]
 pub fn wait_bound(rate: u64) -> u64 {
-    8 * (40 * MS).max(200 * US * RATE_ONE / rate.max(1)) + 20 * MS
+    6 * (40 * MS).max(200 * US * RATE_ONE / rate.max(1)) + 20 * MS
 }
 
 fn draw_settings(random: &mut Random, vcpus: u32) -> Settings {
