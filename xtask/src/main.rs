@@ -22,6 +22,7 @@ mod packages;
 mod qemu;
 mod run_guest;
 mod script;
+mod sim;
 mod size;
 mod standard_vms;
 mod symbols;
@@ -62,6 +63,8 @@ enum Command {
     Layers,
     /// Checks the rules of the house that no compiler knows; a part of `check`.
     Tidy,
+    /// Simulates parts of Basalt on this host, from a seed.
+    Sim(sim::Options),
     /// Shows what the image's bytes are for.
     Size,
     /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
@@ -105,6 +108,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check => Ok(check::run(&workspace)),
         Command::Layers => check::run_step(&workspace, "layers").map(|()| ExitCode::SUCCESS),
         Command::Tidy => check::run_step(&workspace, "tidy").map(|()| ExitCode::SUCCESS),
+        Command::Sim(options) => Ok(sim::run(&options)),
         Command::Size => size::run(&workspace).map(|()| ExitCode::SUCCESS),
         Command::Qemu(options) => qemu::run(&workspace, &options),
         Command::RunGuest(options) => Ok(run_guest::run(&workspace, &options)),
