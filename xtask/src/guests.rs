@@ -5,10 +5,10 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::elf_image;
-use crate::workspace::{FREESTANDING_TARGET, Workspace, write_atomically};
+use crate::workspace::{Workspace, write_atomically};
 
 /// The guests' flags, relative to the root.
 pub(crate) const FLAGS: &str = "tests/guests/guests.toml";
@@ -22,29 +22,10 @@ pub(crate) fn path(workspace: &Workspace, name: &str) -> PathBuf {
 
 /// Builds all of them; returns the files.
 pub(crate) fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let directory = workspace.target().join("guests-build");
-    let status = workspace
-        .cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--config",
-            FLAGS,
-            "--target",
-            FREESTANDING_TARGET,
-            "--target-dir",
-        ])
-        .arg(&directory)
-        .args(["--package", "guests", "--release"])
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "the tiny guests do not build");
+    let directory = workspace.build_freestanding("guests", FLAGS, "guests-build")?;
     let mut files = Vec::new();
     for name in NAMES {
-        let linked = directory
-            .join(FREESTANDING_TARGET)
-            .join("release")
-            .join(name);
+        let linked = directory.join(name);
         let file =
             fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
         let wrapped =

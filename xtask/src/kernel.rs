@@ -7,11 +7,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use crate::elf_image;
 use crate::symbols;
-use crate::workspace::{FREESTANDING_TARGET, Workspace, say, write_atomically};
+use crate::workspace::{Workspace, say, write_atomically};
 
 /// The kernel's flags, relative to the root.
 pub(crate) const FLAGS: &str = "kernel/vmkernel/kernel.toml";
@@ -44,24 +44,8 @@ fn modified(path: &PathBuf) -> Option<SystemTime> {
 
 /// Runs cargo; returns the file that the linker made.
 fn link(workspace: &Workspace) -> Result<PathBuf> {
-    let directory = workspace.target().join("kernel");
-    let status = workspace
-        .cargo()
-        .args([
-            "build",
-            "--quiet",
-            "--config",
-            FLAGS,
-            "--target",
-            FREESTANDING_TARGET,
-            "--target-dir",
-        ])
-        .arg(&directory)
-        .args(["--package", "vmkernel", "--release"])
-        .status()
-        .context("cannot run cargo")?;
-    ensure!(status.success(), "the kernel does not build");
-    Ok(directory.join(FREESTANDING_TARGET).join("release/basalt"))
+    let directory = workspace.build_freestanding("vmkernel", FLAGS, "kernel")?;
+    Ok(directory.join("basalt"))
 }
 
 /// Fills the section that the kernel reserved for function names.

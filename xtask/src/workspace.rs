@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 /// The target of every freestanding build. It equals the host's triple and is named all the same: only then does
 /// cargo keep the kernel's flags away from build scripts and procedural macros.
@@ -88,6 +88,24 @@ impl Workspace {
                 self.target.display()
             )
         })
+    }
+
+    /// Builds `package`, which links with the flags of its own file `flags`, into `directory` of the target folder;
+    /// returns the folder of what was linked.
+    pub(crate) fn build_freestanding(
+        &self,
+        package: &str,
+        flags: &str,
+        directory: &str,
+    ) -> Result<PathBuf> {
+        let directory = self.target().join(directory);
+        let mut cargo = self.cargo();
+        cargo.args(["build", "--quiet", "--release", "--package", package]);
+        cargo.args(["--config", flags, "--target", FREESTANDING_TARGET]);
+        let status = cargo.arg("--target-dir").arg(&directory).status();
+        let status = status.context("cannot run cargo")?;
+        ensure!(status.success(), "{package} does not build");
+        Ok(directory.join(FREESTANDING_TARGET).join("release"))
     }
 }
 
