@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod block;
 pub mod cpu;
 pub mod device;
 pub mod fake;

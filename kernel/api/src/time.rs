@@ -1,4 +1,7 @@
-//! Virtual time of a VM. How it is derived from the host's TSC is the kernel's concern.
+//! Virtual time of a VM, and the host's time as services see it. How they are derived from the TSC is the kernel's
+//! concern.
+
+use core::future::Future;
 
 /// A point in a VM's virtual time: nanoseconds since the VM was created, standing still while the VM is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -31,4 +34,43 @@ impl VmInstant {
     pub const fn saturating_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
+}
+
+/// A point in a host's time: nanoseconds since its start, never set back, not stopped by anything but power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct HostInstant(u64);
+
+impl HostInstant {
+    /// Wraps nanoseconds since the host's start.
+    #[must_use]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        Self(nanos)
+    }
+
+    /// Returns nanoseconds since the host's start.
+    #[must_use]
+    pub const fn as_nanos(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the point `nanos` later; saturates at the end of time (584 years).
+    #[must_use]
+    pub const fn saturating_add(self, nanos: u64) -> Self {
+        Self(self.0.saturating_add(nanos))
+    }
+
+    /// Returns the nanoseconds from `earlier` to `self`, 0 if `earlier` is later.
+    #[must_use]
+    pub const fn saturating_since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The host's clock, for services that wait: the kernel's timers, or a simulator's.
+pub trait Clock {
+    /// Returns the time now.
+    fn now(&self) -> HostInstant;
+
+    /// Completes at `deadline` or later, at once if that has passed.
+    fn sleep_until(&self, deadline: HostInstant) -> impl Future<Output = ()>;
 }
