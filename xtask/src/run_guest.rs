@@ -16,7 +16,9 @@ use clap::Args;
 
 use crate::boot_archive::BootArchive;
 use crate::kernel;
-use crate::outer::{CPUS_MAX, Emulator, Line, Medium, OVERHEAD_MIB, Outer, Running, path_of};
+use crate::outer::{
+    CPUS_MAX, Emulator, Line, Medium, Model, OVERHEAD_MIB, Outer, Running, path_of,
+};
 use crate::packages;
 use crate::vm_definition::VmDefinition;
 use crate::vmlinux;
@@ -146,14 +148,13 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     // The archive is in memory once as the boot module and once unpacked into the guest.
     let archive_mib = archive_bytes.len() as u64 >> 20;
     let outer = Outer {
-        emulator: options.emulator,
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&archive).into()),
             append: "mode=run-guest",
         },
         firmware: None,
-        cpu: outer_cpu(options),
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
         cpus: outer_cpus(options),
         icount: options.icount,
@@ -181,14 +182,13 @@ fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let files = options.initrd.iter().chain(&options.modules);
     let files: Vec<&OsStr> = files.map(|path| path.as_os_str()).collect();
     let outer = Outer {
-        emulator: options.emulator,
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &options.file,
             initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
             append: &options.append,
         },
         firmware: None,
-        cpu: outer_cpu(options),
         memory_mib: options.memory,
         cpus: outer_cpus(options),
         icount: options.icount,
@@ -202,9 +202,8 @@ fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
 }
 
-fn outer_cpu(options: &Options) -> &str {
-    let default = options.emulator.default_cpu();
-    options.cpu.as_deref().unwrap_or(default)
+fn outer_model(options: &Options) -> Model {
+    Model::new(options.emulator, options.cpu.as_deref())
 }
 
 fn outer_cpus(options: &Options) -> u32 {
