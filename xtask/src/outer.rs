@@ -125,7 +125,7 @@ pub(crate) enum Medium<'a> {
     Disk(&'a Path),
 }
 
-/// Firmware other than SeaBIOS.
+/// Firmware other than a BIOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firmware {
     /// OVMF; in QEMU only.
@@ -139,7 +139,7 @@ pub(crate) struct Outer<'a> {
     pub(crate) model: &'a Model,
     /// What it boots.
     pub(crate) medium: Medium<'a>,
-    /// `None` for SeaBIOS.
+    /// `None` for the emulator's BIOS.
     pub(crate) firmware: Option<Firmware>,
     /// RAM in MiB; the host backs only what is touched.
     pub(crate) memory_mib: u64,

@@ -67,6 +67,10 @@ pub(crate) struct Options {
     /// CPU model that Basalt itself runs on, in the emulator's words.
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
+    /// CPUs of the machine that Basalt runs on; as many as the guest's in QEMU, up to 4, and one in Bochs, which
+    /// emulates them in turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CPUS_MAX)))]
+    host_cpus: Option<u32>,
     /// Runs the guest on QEMU alone, to compare.
     #[arg(long)]
     bare: bool,
@@ -207,10 +211,10 @@ fn outer_model(options: &Options) -> Model {
 }
 
 fn outer_cpus(options: &Options) -> u32 {
-    if options.icount {
-        1
+    if options.icount || options.emulator == Emulator::Bochs {
+        options.host_cpus.unwrap_or(1)
     } else {
-        options.cpus.min(CPUS_MAX)
+        options.host_cpus.unwrap_or(options.cpus).min(CPUS_MAX)
     }
 }
 

@@ -298,6 +298,9 @@ impl<'a> Bench<'a> {
         command.args(["--append", &guest.append]);
         command.args(["--cpus", &guest.cpus.to_string()]);
         command.args(["--timeout", &guest.timeout.to_string()]);
+        if let Some(count) = guest.host_cpus {
+            command.args(["--host-cpus", &count.to_string()]);
+        }
         if let Some(memory) = &guest.memory {
             command.args(["--memory", memory]);
         }

@@ -136,6 +136,9 @@ pub(crate) struct Guest {
     /// Its CPUs.
     #[serde(default = "one")]
     pub(crate) cpus: u32,
+    /// CPUs of the machine that Basalt runs on, if that matters.
+    #[serde(default)]
+    pub(crate) host_cpus: Option<u32>,
     /// Seconds that it may run.
     #[serde(default = "default_timeout")]
     pub(crate) timeout: u32,

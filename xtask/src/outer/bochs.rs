@@ -1,7 +1,7 @@
 //! The machine in Bochs: its configuration file, a disk to boot from, and what it says of itself.
 //!
-//! Bochs' exit status means nothing, and it has no way to load a kernel by itself: Basalt comes from a disk by SeaBIOS
-//! and GRUB, and its verdict by the serial ports.
+//! Bochs' exit status means nothing, and it has no way to load a kernel by itself: Basalt comes from a disk by a BIOS and
+//! GRUB, and its verdict by the serial ports.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -48,14 +48,15 @@ pub(super) const NEEDS: [Need; 8] = [
         "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so",
         "bochs-term",
     ),
-    Need::file(BIOS, "seabios"),
+    Need::file(BIOS, "bochsbios"),
     Need::file(VGA_BIOS, "seabios"),
     Need::program("grub-mkimage", "grub-common"),
     Need::file("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     Need::program("mformat", "mtools"),
     Need::program("mcopy", "mtools"),
 ];
-const BIOS: &str = "/usr/share/seabios/bios.bin";
+/// Bochs' own: SeaBIOS finds no second CPU here, and with Intel's models never ends to look for it.
+const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/seabios/vgabios-stdvga.bin";
 /// Instructions per emulated second. Time passes by instructions alone: the slower the CPU, the cheaper it waits for
 /// the UART and calibrations, and the more of its time a guest's timers take; at a fifth of this a guest that has set
