@@ -23,3 +23,20 @@ pub(crate) fn load_addresses(values: &[u64; 4]) {
             options(nomem, nostack, preserves_flags));
     };
 }
+
+/// Returns DR6.
+#[must_use]
+pub(crate) fn status() -> u64 {
+    let value;
+    // SAFETY: as in `addresses`.
+    unsafe { asm!("mov {}, dr6", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Loads DR6, of which the host makes no use.
+pub(crate) fn load_status(value: u64) {
+    // The reserved upper half must be zero, or the CPU refuses.
+    let value = value & 0xffff_ffff;
+    // SAFETY: a status register has no effect.
+    unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}

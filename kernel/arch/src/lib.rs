@@ -28,3 +28,4 @@ pub mod sync;
 mod tag;
 pub mod time;
 pub mod virt;
+pub mod vmx;

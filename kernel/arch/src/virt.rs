@@ -3,7 +3,7 @@
 
 use crate::nested::{Format, NestedTable};
 use crate::physmem::FrameSource;
-use crate::svm;
+use crate::{svm, vmx};
 use addr::Hfn;
 use alloc::string::String;
 use api::backend::VcpuBackend;
@@ -18,14 +18,23 @@ pub const SHARED_FRAMES: u32 = svm::PermissionMaps::FRAMES;
 /// Why virtual machines cannot run on this CPU, in words that say what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {
-    /// No SVM as it must be.
+    /// Neither SVM nor VMX.
+    Neither,
+    /// There is SVM, but not as it must be.
     Svm(svm::Unsupported),
+    /// There is VMX, but not as it must be.
+    Vmx(vmx::Unsupported),
 }
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Neither => f.write_str(
+                "this CPU has neither AMD SVM nor Intel VT-x; Basalt needs an AMD CPU of 2008 or later, or an Intel CPU \
+                 of 2010 or later",
+            ),
             Self::Svm(reason) => reason.fmt(f),
+            Self::Vmx(reason) => reason.fmt(f),
         }
     }
 }
@@ -34,6 +43,7 @@ impl fmt::Display for Unsupported {
 #[derive(Clone, Copy, Debug)]
 enum Maker {
     Amd,
+    Intel,
 }
 
 static MAKER: Once<Maker> = Once::new();
@@ -59,8 +69,16 @@ pub trait Visitor {
 /// # Errors
 /// [`Unsupported`], with the reason in words.
 pub fn probe() -> Result<(), Unsupported> {
-    svm::probe().map_err(Unsupported::Svm)?;
-    MAKER.call_once(|| Maker::Amd);
+    let maker = match (svm::probe(), vmx::probe()) {
+        (Ok(()), _) => Maker::Amd,
+        (_, Ok(())) => Maker::Intel,
+        (Err(svm::Unsupported::NoSvm), Err(vmx::Unsupported::NoVmx)) => {
+            return Err(Unsupported::Neither);
+        }
+        (Err(svm::Unsupported::NoSvm), Err(reason)) => return Err(Unsupported::Vmx(reason)),
+        (Err(reason), _) => return Err(Unsupported::Svm(reason)),
+    };
+    MAKER.call_once(|| maker);
     Ok(())
 }
 
@@ -80,6 +98,8 @@ pub unsafe fn prepare(first: Hfn) {
     match maker() {
         // SAFETY: the caller's promise.
         Maker::Amd => unsafe { svm::prepare(first) },
+        // SAFETY: the caller's promise.
+        Maker::Intel => unsafe { vmx::prepare(first) },
     }
 }
 
@@ -91,6 +111,8 @@ pub unsafe fn enable(frames: [Hfn; CPU_FRAMES]) {
     match maker() {
         // SAFETY: the caller's promise.
         Maker::Amd => unsafe { svm::enable(frames[0], frames[1]) },
+        // SAFETY: the caller's promise.
+        Maker::Intel => unsafe { vmx::enable(frames[0]) },
     }
 }
 
@@ -98,6 +120,7 @@ pub unsafe fn enable(frames: [Hfn; CPU_FRAMES]) {
 pub fn with_backend<V: Visitor>(visitor: V) -> V::Output {
     match maker() {
         Maker::Amd => visitor.visit::<svm::Vcpu>(),
+        Maker::Intel => visitor.visit::<vmx::Vcpu>(),
     }
 }
 
@@ -106,6 +129,7 @@ pub fn with_backend<V: Visitor>(visitor: V) -> V::Output {
 pub fn nested_format() -> Format {
     match maker() {
         Maker::Amd => Format::Npt,
+        Maker::Intel => Format::Ept,
     }
 }
 
@@ -114,5 +138,6 @@ pub fn nested_format() -> Format {
 pub fn describe() -> String {
     match maker() {
         Maker::Amd => svm::describe(),
+        Maker::Intel => vmx::describe(),
     }
 }

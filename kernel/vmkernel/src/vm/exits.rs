@@ -39,9 +39,14 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             _ => Reason::Other,
         });
         match exit {
-            Exit::HostEvent | Exit::TimeSlice => {
+            Exit::HostEvent => {
                 self.keep_interrupted_event();
                 self.leave_lost_shadow();
+            }
+            Exit::TimeSlice => {
+                self.keep_interrupted_event();
+                self.leave_lost_shadow();
+                return Flow::Yield;
             }
             Exit::Halt => self.halt(),
             Exit::InterruptWindow => {

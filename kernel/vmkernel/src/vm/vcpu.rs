@@ -131,6 +131,8 @@ pub struct VcpuWorld<B> {
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
     slice_end: u64,
+    /// The CPU ends the slice by itself: [`VcpuBackend::limit_run`].
+    slice_ends_itself: bool,
 }
 
 impl<B: VcpuBackend> VcpuWorld<B> {
@@ -174,6 +176,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             tsc_adjust: 0,
             sleep: None,
             slice_end: 0,
+            slice_ends_itself: false,
         }
     }
 
@@ -277,7 +280,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             self.policy.load_cpu_msrs();
         }
         self.look_at_clock();
-        self.slice_end = rdtsc().saturating_add(timer::clock().ticks(SLICE_NANOS));
+        let slice = timer::clock().ticks(SLICE_NANOS);
+        self.slice_end = rdtsc().saturating_add(slice);
+        self.slice_ends_itself = self.cpu.limit_run(slice);
     }
 
     /// Takes over where the VM's time stands, and what of the vCPU's own timer is due.
@@ -302,7 +307,12 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     fn arm_timer(&mut self) {
         self.timer_changed = false;
         let own = self.timer_deadline().unwrap_or(u64::MAX);
-        arch::apic::arm_timer(own.min(self.slice_end));
+        let slice_end = if self.slice_ends_itself {
+            u64::MAX
+        } else {
+            self.slice_end
+        };
+        arch::apic::arm_timer(own.min(slice_end));
     }
 
     /// Registers for a wake-up by a request or by the timer. False when there is a reason to run at once.
