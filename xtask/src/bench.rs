@@ -16,7 +16,7 @@ use crate::debian;
 use crate::figures::{self, Figure, Limits};
 use crate::guests;
 use crate::kernel;
-use crate::outer::{CPU, Medium, Outer, path_of};
+use crate::outer::{Emulator, Medium, Outer, path_of};
 use crate::packages;
 use crate::qemu;
 use crate::script;
@@ -179,7 +179,7 @@ fn boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
 
 /// Boots Debian in Basalt under icount, then in Basalt and bare by the clock on the wall.
 fn debian_boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
-    let archive = standard_vms::archive(workspace)?;
+    let archive = standard_vms::archive(workspace, Emulator::Qemu)?;
     let source = format!(
         "vm set debian \"cmdline={DEBIAN_CMDLINE}\"\nvm start debian\n\
          expect \"milestone linux-shell\" within {DEBIAN_SECONDS} s\n\
@@ -230,19 +230,20 @@ fn milestones(
         .context("cannot write the boot archive")?;
     let image = workspace.basalt_elf();
     let outer = Outer {
+        emulator: Emulator::Qemu,
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&file).into()),
             append: "bench=1",
         },
         firmware: None,
-        cpu: CPU,
+        cpu: Emulator::Qemu.default_cpu(),
         memory_mib,
         cpus: 1,
         icount: true,
     };
     let lines = qemu::after_prompt(script::parse(source)?);
-    qemu::play(&outer, &lines, std::io::sink())
+    qemu::play(workspace, &outer, &lines, std::io::sink())
 }
 
 /// The TSC at a milestone.

@@ -228,7 +228,7 @@ impl<'a> Bench<'a> {
 
     fn boot(&self, boot: &Boot) -> Result<()> {
         let archive = if boot.standard_vms {
-            standard_vms::archive(self.workspace)?
+            standard_vms::archive(self.workspace, boot.emulator)?
         } else {
             standard_vms::demo_archive(self.workspace, &boot.rogues)?
         };
@@ -257,7 +257,8 @@ impl<'a> Bench<'a> {
         let outer = Outer {
             medium,
             firmware: uefi.then_some(Firmware::Uefi),
-            cpu: &boot.cpu,
+            emulator: boot.emulator,
+            cpu: boot.cpu(),
             memory_mib: boot.memory_mib,
             cpus: boot.cpus,
             icount: false,
@@ -266,7 +267,7 @@ impl<'a> Bench<'a> {
         if boot.prompt {
             lines = qemu::after_prompt(lines);
         }
-        qemu::play(&outer, &lines, std::io::sink()).map(drop)
+        qemu::play(self.workspace, &outer, &lines, std::io::sink()).map(drop)
     }
 
     fn guest(&self, guest: &Guest) -> Result<()> {

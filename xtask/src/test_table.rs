@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
-use crate::outer::{CPU, CPUS_MAX};
+use crate::outer::{CPUS_MAX, Emulator};
 use crate::workspace::Workspace;
 
 /// Where the table is.
@@ -47,9 +47,12 @@ pub(crate) struct Boot {
     /// On which of the ways.
     #[serde(default)]
     pub(crate) way: Way,
-    /// QEMU's CPU model.
-    #[serde(default = "default_cpu")]
-    pub(crate) cpu: String,
+    /// What the machine is emulated by.
+    #[serde(default)]
+    pub(crate) emulator: Emulator,
+    /// Its CPU model, in the emulator's words.
+    #[serde(default)]
+    pub(crate) cpu: Option<String>,
     /// CPUs.
     #[serde(default = "one")]
     pub(crate) cpus: u32,
@@ -70,6 +73,13 @@ pub(crate) struct Boot {
     pub(crate) prompt: bool,
     /// Lines to type and texts to expect.
     pub(crate) script: String,
+}
+
+impl Boot {
+    /// The CPU model.
+    pub(crate) fn cpu(&self) -> &str {
+        self.cpu.as_deref().unwrap_or(self.emulator.default_cpu())
+    }
 }
 
 /// The ways by which Basalt can be booted.
@@ -160,10 +170,6 @@ impl Table {
 /// The suite of that name.
 pub(crate) fn suite_of(name: &str) -> Result<Suite> {
     <Suite as clap::ValueEnum>::from_str(name, false).map_err(anyhow::Error::msg)
-}
-
-fn default_cpu() -> String {
-    CPU.to_owned()
 }
 
 fn one() -> u32 {
