@@ -34,6 +34,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     #[inline(never)]
     fn other_exit(&mut self, exit: Exit) -> Flow {
         self.has_work = true;
+        self.stalls = 0;
         self.count(match exit {
             Exit::Halt => Reason::Halt,
             _ => Reason::Other,

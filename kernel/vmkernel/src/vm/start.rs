@@ -16,6 +16,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use api::backend::{VcpuBackend, VcpuState};
 use api::time::VmInstant;
+use arch::cpu::rdtsc;
 use arch::virt::{NewVcpu, Visitor};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -245,12 +246,23 @@ async fn ended(vm: Arc<VmShared>, tasks: Vec<async_task::Task<()>>) -> StopReaso
     vm.take_stop().unwrap_or(StopReason::Ended)
 }
 
+/// Shortest time between two runs of a board's timers, in nanoseconds, and as a multiple of what the first one took. A
+/// guest may set a counter to tick faster than any host can follow; its ticks fall together then, and the CPU is for
+/// others, too.
+const BOARD_PAUSE_NANOS: u64 = 50_000;
+const BOARD_PAUSE_RUNS: u64 = 16;
+
 /// The board's task: runs its timers until the VM ends.
 async fn run_board(vm: Arc<VmShared>) {
     while vm.take_stop().is_none() {
         let paused = vm.is_paused();
+        let start = rdtsc();
         let nanos = vm.run_board_timers();
+        let took = rdtsc().saturating_sub(start);
+        let pause = timer::clock().ticks(BOARD_PAUSE_NANOS);
+        let soonest = start.saturating_add(pause.max(took.saturating_mul(BOARD_PAUSE_RUNS)));
         let deadline = vm.clock.host_tsc_at(VmInstant::from_nanos(nanos));
+        let deadline = deadline.max(soonest);
         let mut sleep = (nanos != u64::MAX && !paused).then(|| timer::sleep_until(deadline));
         let mut first = true;
         poll_fn(|cx| {

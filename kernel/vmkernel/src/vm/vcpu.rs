@@ -27,6 +27,10 @@ use spec::event::Event;
 /// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
 const SLICE_NANOS: u64 = 10_000_000;
 
+/// What a vCPU's timer grants the guest to run when it kept it from running once, in nanoseconds; twice as much after each
+/// further time.
+const STALL_GRACE_NANOS: u64 = 2_000;
+
 /// Number of the vCPU whose extended state is live on each CPU, 0 for none.
 static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
     [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
@@ -133,6 +137,8 @@ pub struct VcpuWorld<B> {
     slice_end: u64,
     /// The CPU ends the slice by itself: [`VcpuBackend::limit_run`].
     slice_ends_itself: bool,
+    /// Entries that came to nothing, because the CPU wanted attention, since the guest last ran.
+    pub(super) stalls: u32,
 }
 
 impl<B: VcpuBackend> VcpuWorld<B> {
@@ -177,6 +183,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             sleep: None,
             slice_end: 0,
             slice_ends_itself: false,
+            stalls: 0,
         }
     }
 
@@ -312,7 +319,14 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         } else {
             self.slice_end
         };
-        arch::apic::arm_timer(own.min(slice_end));
+        let deadline = own.min(slice_end);
+        if self.stalls == 0 {
+            arch::apic::arm_timer(deadline);
+        } else {
+            // A timer that is due before the guest gets to run would keep it from running for ever.
+            let grace = timer::clock().ticks(STALL_GRACE_NANOS << self.stalls.min(10));
+            arch::apic::arm_timer(deadline.max(rdtsc().saturating_add(grace)));
+        }
     }
 
     /// Registers for a wake-up by a request or by the timer. False when there is a reason to run at once.
@@ -344,6 +358,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             }
             if !self.cpu.enter() {
                 self.has_work = true;
+                self.stalls = self.stalls.saturating_add(1);
                 if rdtsc() < self.slice_end && exec::may_go_on() {
                     self.look_at_clock();
                     continue;
