@@ -46,6 +46,15 @@ fn interruptibility() -> u32 {
     read(field::GUEST_INTERRUPTIBILITY)
 }
 
+/// Returns the bit for an interrupt shadow: with interrupts off it cannot be that of STI, and the CPU checks.
+fn shadow_for(rflags: u64) -> Interruptibility {
+    if rflags & Rflags::IF.bits() != 0 {
+        Interruptibility::STI
+    } else {
+        Interruptibility::MOV_SS
+    }
+}
+
 impl Vcpu {
     fn write_state(&mut self, state: &VcpuState) {
         self.set_gprs(&state.gpr);
@@ -70,7 +79,7 @@ impl Vcpu {
         write(field::ENTRY_EVENT, 0);
         self.injected = false;
         let mut blocking = Interruptibility::empty();
-        blocking.set(Interruptibility::STI, state.in_shadow);
+        blocking.set(shadow_for(state.rflags), state.in_shadow);
         blocking.set(Interruptibility::NMI, state.nmi_blocked);
         write(field::GUEST_INTERRUPTIBILITY, blocking.bits());
         self.set_interrupt_window(false);
@@ -465,7 +474,7 @@ impl VcpuBackend for Vcpu {
     fn set_shadow(&mut self, value: bool) {
         let old = interruptibility();
         let shadow = if value {
-            Interruptibility::STI.bits()
+            shadow_for(self.rflags()).bits()
         } else {
             0
         };
