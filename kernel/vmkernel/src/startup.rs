@@ -11,7 +11,7 @@ use arch::idt::VECTOR_FIRST;
 use arch::ioapic::{IoApic, Signal};
 use arch::paging::KernelSpace;
 use arch::time::{Clock, Reference};
-use arch::{apic, percpu, svm};
+use arch::{apic, percpu};
 use archive::Archive;
 use boot::{BootInfo, Protocol};
 use bus::acpi::Platform;
@@ -98,12 +98,12 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     console::init_screen(boot.framebuffer.as_ref(), cpus::map_device);
     arch::cpu::enable_protections();
     cpus::install_tables();
-    match svm::probe() {
-        Ok(features) => cpus::set_features(features),
-        Err(reason) => fault::refuse(&reason),
+    if let Err(reason) = arch::virt::probe() {
+        fault::refuse(&reason);
     }
     start_interrupts(&platform, start);
-    cpus::enable_svm();
+    cpus::prepare_virtualization();
+    cpus::enable_virtualization();
     greet(&boot, &ram);
     PLATFORM.call_once(|| platform);
     let cpus = cpus::start_others(self::platform());
@@ -268,10 +268,5 @@ fn greet(boot: &BootInfo, ram: &[Range<u64>]) {
             boot.regions_dropped
         );
     }
-    let features = cpus::features();
-    crate::info!(
-        "SVM with {} ASIDs, features {:#x}",
-        features.asids,
-        features.bits
-    );
+    crate::info!("{}", arch::virt::describe());
 }
