@@ -7,6 +7,7 @@ mod bochs;
 mod qemu;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
@@ -58,6 +59,54 @@ impl Emulator {
     }
 }
 
+/// An emulator and the CPU model that it shall have, as in "qemu", "bochs/ryzen" or "qemu/qemu64,-svm".
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Model {
+    /// What emulates the machine.
+    pub(crate) emulator: Emulator,
+    /// Its CPUs, in the emulator's words.
+    pub(crate) cpu: String,
+}
+
+impl Model {
+    /// The model of that name, or the emulator's usual one.
+    pub(crate) fn new(emulator: Emulator, cpu: Option<&str>) -> Self {
+        Self {
+            emulator,
+            cpu: cpu.unwrap_or(emulator.default_cpu()).to_owned(),
+        }
+    }
+
+    /// Whether it is what everything is tried on if nobody asks for something else.
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::new(Emulator::default(), None)
+    }
+}
+
+impl TryFrom<String> for Model {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (emulator, cpu) = match text.split_once('/') {
+            Some((emulator, cpu)) => (emulator, Some(cpu)),
+            None => (text.as_str(), None),
+        };
+        let emulator = Emulator::from_str(emulator, false)?;
+        Ok(Self::new(emulator, cpu))
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.emulator {
+            Emulator::Qemu => "qemu",
+            Emulator::Bochs => "bochs",
+        };
+        write!(f, "{name}/{}", self.cpu)
+    }
+}
+
 /// What a machine boots.
 #[derive(Debug)]
 pub(crate) enum Medium<'a> {
@@ -76,7 +125,7 @@ pub(crate) enum Medium<'a> {
     Disk(&'a Path),
 }
 
-/// Firmware other than SeaBIOS.
+/// Firmware other than a BIOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firmware {
     /// OVMF; in QEMU only.
@@ -86,14 +135,12 @@ pub(crate) enum Firmware {
 /// A PC.
 #[derive(Debug)]
 pub(crate) struct Outer<'a> {
-    /// What emulates it.
-    pub(crate) emulator: Emulator,
+    /// What emulates it, and which CPU.
+    pub(crate) model: &'a Model,
     /// What it boots.
     pub(crate) medium: Medium<'a>,
-    /// `None` for SeaBIOS.
+    /// `None` for the emulator's BIOS.
     pub(crate) firmware: Option<Firmware>,
-    /// Model and features of its CPUs, in the emulator's words.
-    pub(crate) cpu: &'a str,
     /// RAM in MiB; the host backs only what is touched.
     pub(crate) memory_mib: u64,
     /// Number of CPUs.
@@ -106,7 +153,7 @@ impl Outer<'_> {
     /// Starts the machine with COM1 on a line of ours and COM2 in `log`, if there is one. The calling thread must live
     /// as long as the emulator shall.
     pub(crate) fn start(&self, workspace: &Workspace, log: Option<&File>) -> Result<Running> {
-        match self.emulator {
+        match self.model.emulator {
             Emulator::Qemu => qemu::start(self, log),
             Emulator::Bochs => bochs::start(workspace, self, log),
         }

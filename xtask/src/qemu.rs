@@ -13,7 +13,7 @@ use clap::Args;
 
 use crate::console::Console;
 use crate::kernel;
-use crate::outer::{Emulator, Line as SerialLine, Medium, Outer, path_of};
+use crate::outer::{Emulator, Line as SerialLine, Medium, Model, Outer, path_of};
 use crate::packages;
 use crate::script::{self, Line, Step};
 use crate::standard_vms;
@@ -68,7 +68,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
             Some(script::parse(&source).with_context(|| format!("in {}", path.display()))?)
         }
     };
-    packages::ensure_installed(options.emulator.needs())?;
+    let model = Model::new(options.emulator, options.cpu.as_deref());
+    packages::ensure_installed(model.emulator.needs())?;
     let image = match &options.basalt {
         Some(path) => path.clone(),
         None => kernel::build(workspace)?,
@@ -78,17 +79,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         .write_all(&standard_vms::archive(workspace, options.emulator)?)
         .context("cannot write the boot archive")?;
     let outer = Outer {
-        emulator: options.emulator,
+        model: &model,
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&archive).into()),
             append: &options.append,
         },
         firmware: None,
-        cpu: options
-            .cpu
-            .as_deref()
-            .unwrap_or(options.emulator.default_cpu()),
         memory_mib: options.memory,
         cpus: options.cpus,
         icount: false,

@@ -16,7 +16,9 @@ use clap::Args;
 
 use crate::boot_archive::BootArchive;
 use crate::kernel;
-use crate::outer::{CPUS_MAX, Emulator, Line, Medium, OVERHEAD_MIB, Outer, Running, path_of};
+use crate::outer::{
+    CPUS_MAX, Emulator, Line, Medium, Model, OVERHEAD_MIB, Outer, Running, path_of,
+};
 use crate::packages;
 use crate::vm_definition::VmDefinition;
 use crate::vmlinux;
@@ -65,6 +67,10 @@ pub(crate) struct Options {
     /// CPU model that Basalt itself runs on, in the emulator's words.
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
+    /// CPUs of the machine that Basalt runs on; as many as the guest's in QEMU, up to 4, and one in Bochs, which
+    /// emulates them in turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CPUS_MAX)))]
+    host_cpus: Option<u32>,
     /// Runs the guest on QEMU alone, to compare.
     #[arg(long)]
     bare: bool,
@@ -146,14 +152,13 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     // The archive is in memory once as the boot module and once unpacked into the guest.
     let archive_mib = archive_bytes.len() as u64 >> 20;
     let outer = Outer {
-        emulator: options.emulator,
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&archive).into()),
             append: "mode=run-guest",
         },
         firmware: None,
-        cpu: outer_cpu(options),
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
         cpus: outer_cpus(options),
         icount: options.icount,
@@ -181,14 +186,13 @@ fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let files = options.initrd.iter().chain(&options.modules);
     let files: Vec<&OsStr> = files.map(|path| path.as_os_str()).collect();
     let outer = Outer {
-        emulator: options.emulator,
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &options.file,
             initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
             append: &options.append,
         },
         firmware: None,
-        cpu: outer_cpu(options),
         memory_mib: options.memory,
         cpus: outer_cpus(options),
         icount: options.icount,
@@ -202,16 +206,15 @@ fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     }
 }
 
-fn outer_cpu(options: &Options) -> &str {
-    let default = options.emulator.default_cpu();
-    options.cpu.as_deref().unwrap_or(default)
+fn outer_model(options: &Options) -> Model {
+    Model::new(options.emulator, options.cpu.as_deref())
 }
 
 fn outer_cpus(options: &Options) -> u32 {
-    if options.icount {
-        1
+    if options.icount || options.emulator == Emulator::Bochs {
+        options.host_cpus.unwrap_or(1)
     } else {
-        options.cpus.min(CPUS_MAX)
+        options.host_cpus.unwrap_or(options.cpus).min(CPUS_MAX)
     }
 }
 

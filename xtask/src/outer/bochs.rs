@@ -1,7 +1,7 @@
 //! The machine in Bochs: its configuration file, a disk to boot from, and what it says of itself.
 //!
-//! Bochs' exit status means nothing, and it has no way to load a kernel by itself: Basalt comes from a disk by SeaBIOS
-//! and GRUB, and its verdict by the serial ports.
+//! Bochs' exit status means nothing, and it has no way to load a kernel by itself: Basalt comes from a disk by a BIOS and
+//! GRUB, and its verdict by the serial ports.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::{NamedTempFile, TempDir};
 
-use super::{Line, Medium, Outer, POLL_INTERVAL, Running, bound_to_this_process, path_of};
+use super::{Line, Medium, Model, Outer, POLL_INTERVAL, Running, bound_to_this_process, path_of};
 use crate::image;
 use crate::packages::Need;
 use crate::workspace::Workspace;
@@ -48,18 +48,22 @@ pub(super) const NEEDS: [Need; 8] = [
         "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so",
         "bochs-term",
     ),
-    Need::file(BIOS, "seabios"),
+    Need::file(BIOS, "bochsbios"),
     Need::file(VGA_BIOS, "seabios"),
     Need::program("grub-mkimage", "grub-common"),
     Need::file("/usr/lib/grub/i386-pc/boot.img", "grub-pc-bin"),
     Need::program("mformat", "mtools"),
     Need::program("mcopy", "mtools"),
 ];
-const BIOS: &str = "/usr/share/seabios/bios.bin";
+/// Bochs' own: SeaBIOS finds no second CPU here, and with Intel's models never ends to look for it.
+const BIOS: &str = "/usr/share/bochs/BIOS-bochs-latest";
 const VGA_BIOS: &str = "/usr/share/seabios/vgabios-stdvga.bin";
-/// Instructions per emulated second. Time passes by instructions alone, so a slow CPU waits cheaply: for the UART, for
-/// calibrations. A guest's periodic timer costs the more the slower it is.
-const INSTRUCTIONS_PER_SECOND: u32 = 10_000_000;
+/// Instructions per emulated second. Time passes by instructions alone: the slower the CPU, the cheaper it waits for
+/// the UART and calibrations, and the more of its time a guest's timers take; at a fifth of this a guest that has set
+/// its timers as fast as they go gets nothing else done.
+const INSTRUCTIONS_PER_SECOND: u32 = 50_000_000;
+/// How often its debugger is told to continue: at the start, and when a guest has shut its CPU down.
+const CONTINUES: usize = 10_000;
 /// How long Bochs may take to set its devices up.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// Bytes of its log that are kept: every exit of a guest is a line.
@@ -76,10 +80,10 @@ pub(super) fn start(
     outer: &Outer<'_>,
     log: Option<&File>,
 ) -> Result<Running> {
+    let cpu = &outer.model.cpu;
     ensure!(
-        MODELS.contains(&outer.cpu),
-        "Bochs has no CPU model {} that Basalt could run on; there are {}",
-        outer.cpu,
+        MODELS.contains(&cpu.as_str()),
+        "Bochs has no CPU model {cpu} that Basalt could run on; there are {}",
         MODELS.join(", ")
     );
     let scratch =
@@ -96,8 +100,8 @@ pub(super) fn start(
         own_log: &path_of(&writer),
     };
     fs::write(&configuration, text.text())?;
-    // Debian builds Bochs with its debugger, which starts by asking what to do: continue.
-    fs::write(&commands, "c\n")?;
+    // Debian builds Bochs with its debugger, which asks what to do.
+    fs::write(&commands, "c\n".repeat(CONTINUES))?;
     // It catches SIGTERM and does nothing about it.
     let mut command = bound_to_this_process("bochs-bin", "KILL");
     command.args(["-q", "-unlock", "-f"]).arg(&configuration);
@@ -181,11 +185,12 @@ struct Configuration<'a> {
 }
 
 impl Configuration<'_> {
-    /// The text of its file. Registers that a model does not have fault (`ignore_bad_msrs`), as on real machines; no
+    /// The text of its file. What it calls a panic of a CPU may be a guest's triple fault, which is an exit and not the
+    /// end: such panics are reported only. Registers that a model does not have fault (`ignore_bad_msrs`), as on real machines; no
     /// sound library is looked for, as that kills Bochs where there is none.
     fn text(&self) -> String {
         let Outer {
-            cpu,
+            model: Model { cpu, .. },
             cpus,
             memory_mib,
             ..
@@ -193,6 +198,7 @@ impl Configuration<'_> {
         let com2 = self.log.map_or_else(String::new, |log| {
             format!("com2: enabled=1, mode=file, dev={}\n", path_of(log))
         });
+        let panics: String = (0..*cpus).map(|n| format!(", cpu{n}=report")).collect();
         format!(
             "config_interface: textconfig\n\
              plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, e1000=0\n\
@@ -211,7 +217,7 @@ impl Configuration<'_> {
              {com2}\
              sound: waveoutdrv=dummy, waveout=none, wavein=none, midiout=none\n\
              log: {own_log}\n\
-             panic: action=fatal\n\
+             panic: action=fatal{panics}\n\
              error: action=report\n",
             disk = self.disk,
             port = self.port,

@@ -53,7 +53,7 @@ pub(super) fn start(outer: &Outer<'_>, log: Option<&File>) -> Result<Running> {
 /// The command without serial ports: QEMU numbers those in the order of its arguments.
 pub(super) fn command(outer: &Outer<'_>) -> Command {
     let mut command = bound_to_this_process("qemu-system-x86_64", "TERM");
-    command.args(["-accel", "tcg", "-cpu", outer.cpu]);
+    command.args(["-accel", "tcg", "-cpu", &outer.model.cpu]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
     if outer.icount {
         command.args(["-icount", "shift=0,sleep=off"]);
