@@ -220,7 +220,7 @@ impl VcpuState {
 
 /// One virtual CPU as the CPU's virtualization runs it. Calls come from the one task that owns the vCPU; those that
 /// touch the guest's registers only between [`Self::arrive`] and [`Self::leave`], but for [`Self::set_state`].
-pub trait VcpuBackend: Send + 'static {
+pub trait VcpuBackend: Send + Unpin + 'static {
     /// Prepares for entries on this CPU. `is_live` tells that what [`Self::leave`] left in the CPU is still there.
     fn arrive(&mut self, is_live: bool);
 

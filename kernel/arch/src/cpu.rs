@@ -119,6 +119,12 @@ pub fn cr2() -> u64 {
     value
 }
 
+/// Loads CR2, of which the host makes no use.
+pub fn set_cr2(value: u64) {
+    // SAFETY: the register only holds the address of the last page fault.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Loads CR3, which flushes the TLB.
 ///
 /// # Safety

@@ -3,9 +3,9 @@
 use super::check;
 use super::features;
 use super::segment::{attributes_of, presentable, rights_of};
-use super::vcpu::{CR0_MASK, CR4_MASK, HELD_MSRS, Vcpu};
-use super::vmcs::{read, write};
-use crate::cpu::{rdmsr, wrmsr};
+use super::vcpu::{CR0_MASK, HELD_MSRS, Vcpu};
+use super::vmcs::{read, write, write_rip};
+use crate::cpu::{self, rdmsr, wrmsr};
 use crate::debug;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -68,7 +68,6 @@ impl Vcpu {
         write_segment(LDTR, &state.ldtr);
         self.set_gdtr(state.gdtr);
         self.set_idtr(state.idtr);
-        self.registers.cr2 = state.cr2;
         self.set_control(state.cr0, state.cr3, state.cr4, state.efer);
         write(field::GUEST_DR7, state.dr7);
         write(field::GUEST_PAT, state.pat);
@@ -77,7 +76,6 @@ impl Vcpu {
         write(field::GUEST_SYSENTER_EIP, state.sysenter[2]);
         write(field::GUEST_PENDING_DEBUG, 0);
         write(field::ENTRY_EVENT, 0);
-        self.injected = false;
         let mut blocking = Interruptibility::empty();
         blocking.set(shadow_for(state.rflags), state.in_shadow);
         blocking.set(Interruptibility::NMI, state.nmi_blocked);
@@ -87,15 +85,20 @@ impl Vcpu {
     }
 
     /// Sets what is not in the VMCS: in the CPU if the vCPU is there.
-    fn set_held(&mut self, dr: [u64; 4], dr6: u64, held: [u64; 5]) {
-        (self.debug_registers, self.dr6, self.held) = (dr, dr6, held);
+    fn set_held(&mut self, state: &VcpuState) {
+        let [star, lstar, cstar, sfmask] = state.syscall;
+        self.held = [star, lstar, cstar, sfmask, state.kernel_gs_base];
+        (self.debug_registers, self.dr6, self.cr2) = (state.dr, state.dr6, state.cr2);
         if self.loaded {
-            debug::load_addresses(&dr);
-            debug::load_status(dr6);
-            for (msr, value) in HELD_MSRS.into_iter().zip(held) {
-                // SAFETY: as in `Vcpu::load`.
-                unsafe { wrmsr(msr, value) };
-            }
+            self.load_held();
+        }
+    }
+
+    /// Ends the interrupt shadow, if there is one: rarely, behind an instruction that exited.
+    #[inline(always)]
+    fn end_shadow(&mut self) {
+        if self.in_shadow() {
+            write(field::GUEST_INTERRUPTIBILITY, interruptibility() & !SHADOWS);
         }
     }
 
@@ -181,7 +184,11 @@ impl VcpuBackend for Vcpu {
     }
 
     fn flush_tlb(&mut self) {
-        self.flush_wanted = true;
+        if self.loaded {
+            self.flush();
+        } else {
+            self.flush_wanted = true;
+        }
     }
 
     fn state(&mut self) -> VcpuState {
@@ -190,10 +197,8 @@ impl VcpuBackend for Vcpu {
 
     fn set_state(&mut self, state: &VcpuState) {
         self.with_vmcs(|this| this.write_state(state));
-        let [star, lstar, cstar, sfmask] = state.syscall;
-        let held = [star, lstar, cstar, sfmask, state.kernel_gs_base];
-        self.set_held(state.dr, state.dr6, held);
-        self.flush_wanted = true;
+        self.set_held(state);
+        self.flush_tlb();
     }
 
     #[inline(always)]
@@ -237,7 +242,7 @@ impl VcpuBackend for Vcpu {
 
     #[inline(always)]
     fn set_rip(&mut self, value: u64) {
-        write(field::GUEST_RIP, value);
+        write_rip(value);
     }
 
     #[inline(always)]
@@ -324,11 +329,14 @@ impl VcpuBackend for Vcpu {
     }
 
     fn cr2(&self) -> u64 {
-        self.registers.cr2
+        if self.loaded { cpu::cr2() } else { self.cr2 }
     }
 
     fn set_cr2(&mut self, value: u64) {
-        self.registers.cr2 = value;
+        self.cr2 = value;
+        if self.loaded {
+            cpu::set_cr2(value);
+        }
     }
 
     #[inline(always)]
@@ -338,7 +346,8 @@ impl VcpuBackend for Vcpu {
 
     #[inline(always)]
     fn cr4(&self) -> u64 {
-        read(field::GUEST_CR4) & !CR4_MASK | self.cr4_shadow & CR4_MASK
+        // The host's bits are in both registers as the guest wrote them, but for this one.
+        read(field::GUEST_CR4) & !Cr4::VMXE.bits()
     }
 
     #[inline(always)]
@@ -347,7 +356,7 @@ impl VcpuBackend for Vcpu {
     }
 
     fn set_control(&mut self, cr0: u64, cr3: u64, cr4: u64, efer: u64) {
-        (self.cr0_shadow, self.cr4_shadow) = (cr0, cr4);
+        self.cr0_shadow = cr0;
         write(field::CR0_SHADOW, cr0);
         write(field::CR4_SHADOW, cr4);
         let caching = (Cr0::NW | Cr0::CD).bits();
@@ -420,7 +429,7 @@ impl VcpuBackend for Vcpu {
             Msr::SYSENTER_ESP => write(field::GUEST_SYSENTER_ESP, value),
             Msr::SYSENTER_EIP => write(field::GUEST_SYSENTER_EIP, value),
             other if HELD_MSRS.contains(&other) => {
-                // SAFETY: as in `Vcpu::load`; writes come from the guest's own WRMSR, past the policy.
+                // SAFETY: as in `Vcpu::load_held`; writes come from the guest's own WRMSR, past the policy.
                 unsafe { wrmsr(other, value) };
             }
             _ => {}
@@ -446,8 +455,8 @@ impl VcpuBackend for Vcpu {
         // Only outside 64-bit mode can an instruction end at 4 GiB, and then EIP wraps.
         let wraps = rip >> 32 != 0 && self.efer() & Efer::LMA.bits() == 0;
         let rip = if wraps { rip & 0xffff_ffff } else { rip };
-        write(field::GUEST_RIP, rip);
-        self.set_shadow(false);
+        write_rip(rip);
+        self.end_shadow();
         self.rflags() & Rflags::TF.bits() != 0 && self.end_step()
     }
 
@@ -472,17 +481,15 @@ impl VcpuBackend for Vcpu {
 
     #[inline(always)]
     fn set_shadow(&mut self, value: bool) {
-        let old = interruptibility();
-        let shadow = if value {
-            shadow_for(self.rflags()).bits()
-        } else {
-            0
-        };
-        let new = old & !SHADOWS | shadow;
-        if new != old {
-            write(field::GUEST_INTERRUPTIBILITY, new);
+        if !value {
+            return self.end_shadow();
         }
-        if value && self.rflags() & Rflags::TF.bits() != 0 {
+        let shadow = shadow_for(self.rflags()).bits();
+        write(
+            field::GUEST_INTERRUPTIBILITY,
+            interruptibility() & !SHADOWS | shadow,
+        );
+        if self.rflags() & Rflags::TF.bits() != 0 {
             // A trap that a shadow holds off waits for its end (SDM vol. 3, 27.3.1.5).
             write(field::GUEST_PENDING_DEBUG, DR6_BS);
         }
@@ -510,11 +517,11 @@ impl VcpuBackend for Vcpu {
             );
         }
         write(field::ENTRY_EVENT, info);
-        self.injected = true;
     }
 
     fn has_injection(&self) -> bool {
-        self.injected
+        // Each exit clears it (SDM vol. 3, 28.2).
+        Event(u64::from(read(field::ENTRY_EVENT))).is_valid()
     }
 
     fn interrupted_event(&self) -> Event {
@@ -571,6 +578,6 @@ impl VcpuBackend for Vcpu {
     }
 
     fn describe_exit(&self) -> Vec<String> {
-        check::describe(self)
+        check::describe()
     }
 }

@@ -3,7 +3,7 @@
 
 use super::capability::Allowed;
 use super::features;
-use super::vcpu::Vcpu;
+use super::vcpu::ENTRY_REFUSED;
 use super::vmcs::read;
 use alloc::format;
 use alloc::string::String;
@@ -14,7 +14,7 @@ use spec::vmx::{EntryControls, Interruptibility, field};
 use spec::x86::{Cr0, Cr4, Efer, Rflags};
 
 /// Lines about the last exit.
-pub(super) fn describe(vcpu: &Vcpu) -> Vec<String> {
+pub(super) fn describe() -> Vec<String> {
     const ENTRY_FAILED: u32 = 1 << 31;
     let reason = read(field::EXIT_REASON);
     let mut lines = Vec::new();
@@ -26,14 +26,14 @@ pub(super) fn describe(vcpu: &Vcpu) -> Vec<String> {
         read(field::VECTORING_EVENT),
         read(field::EXIT_LENGTH),
     ));
-    if vcpu.failed {
+    if reason == ENTRY_REFUSED {
         let number = read(field::INSTRUCTION_ERROR);
         lines.push(format!(
             "the entry failed with error {number}: {}",
             error_name(number)
         ));
     }
-    if vcpu.failed || reason & ENTRY_FAILED != 0 {
+    if reason & ENTRY_FAILED != 0 {
         explain(&mut lines);
     }
     lines

@@ -22,12 +22,11 @@ impl Vcpu {
     /// See [`api::backend::VcpuBackend::exit`].
     #[inline(always)]
     pub(super) fn decode_exit(&mut self) -> Exit {
-        if self.failed {
-            return Exit::Refused;
-        }
         let reason = ExitReason(read(field::EXIT_REASON));
+        if reason == ExitReason::CPUID {
+            return Exit::Cpuid;
+        }
         match reason {
-            ExitReason::CPUID => Exit::Cpuid,
             ExitReason::RDMSR => Exit::ReadMsr,
             ExitReason::WRMSR => Exit::WriteMsr,
             ExitReason::PORT => Exit::Port(port_access(

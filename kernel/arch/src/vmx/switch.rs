@@ -1,7 +1,8 @@
 //! The world switch of VMX. As on SVM it moves the general registers, xmm0-15 and MXCSR on every entry and exit, because
-//! the host's Rust code uses them; CR2 as well, which VMX leaves to software (SDM vol. 3, 27.3.2).
+//! the host's Rust code uses them. CR2, which VMX leaves to software as well, stays in the CPU until another vCPU comes: in
+//! the host a page fault is the end.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 /// What the switch touches by offset.
@@ -12,11 +13,10 @@ pub(super) struct Registers {
     pub(super) xmm: [u128; 16],
     /// General registers by number; RSP lives in the VMCS.
     pub(super) gprs: [u64; 16],
-    pub(super) cr2: u64,
     /// What the VMCS has for the host's RSP; 0 before the first entry.
     pub(super) host_rsp: u64,
     pub(super) mxcsr: u32,
-    /// 1 once the VMCS was launched since it was last cleared.
+    /// 1 once the VMCS was to be launched since it was last cleared.
     pub(super) launched: u32,
 }
 
@@ -30,11 +30,39 @@ pub(super) const EXITED: u32 = 1;
 pub(super) const FAILED: u32 = 2;
 
 unsafe extern "C" {
-    /// Enters the guest with interrupts off from the look at the attention word (gs:28h) on: a pending interrupt makes
-    /// the guest exit at once. Returns one of the constants above, with interrupts on.
-    pub(super) fn vmx_switch(registers: *mut Registers) -> u32;
+    /// Not to be called from Rust: it keeps RBX, RBP and RSP only, see [`enter`].
+    static vmx_switch: u8;
     /// Where the CPU goes on after an exit.
     static vmx_exit: u8;
+}
+
+/// Enters the guest with interrupts off from the look at the attention word (gs:28h) on: a pending interrupt makes the
+/// guest exit at once. Returns one of the constants above, with interrupts on. The compiler spills only what its caller
+/// really keeps in registers.
+///
+/// # Safety
+/// VMX is on, and the current VMCS is one whose exits lead to [`host_rip`] in the kernel as it is now.
+#[inline(always)]
+pub(super) unsafe fn enter(registers: &mut Registers) -> u32 {
+    let outcome: u32;
+    // SAFETY: the switch restores what it may not clobber and the rest is named; the red zone is off in this crate, so
+    // that it may push.
+    unsafe {
+        asm!(
+            "call {switch}",
+            switch = sym vmx_switch,
+            inout("rdi") core::ptr::from_mut(registers) => _,
+            lateout("eax") outcome,
+            out("rcx") _, out("rdx") _, out("rsi") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+            out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _,
+            out("xmm4") _, out("xmm5") _, out("xmm6") _, out("xmm7") _,
+            out("xmm8") _, out("xmm9") _, out("xmm10") _, out("xmm11") _,
+            out("xmm12") _, out("xmm13") _, out("xmm14") _, out("xmm15") _,
+        );
+    }
+    outcome
 }
 
 /// Returns what belongs into the VMCS for the host's RIP.
@@ -51,13 +79,8 @@ global_asm!(
     "vmx_switch:",
     "push rbx",
     "push rbp",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
     "push rdi",
     "cli",
-    "xor eax, eax",
     "cmp qword ptr gs:[0x28], 0",
     "jne 5f",
     "cmp rsp, [rdi + {host_rsp}]",
@@ -66,12 +89,6 @@ global_asm!(
     "mov eax, 0x6c14",
     "vmwrite rax, rsp",
     "2:",
-    "mov rax, [rdi + {cr2}]",
-    "mov rcx, cr2",
-    "cmp rax, rcx",
-    "je 3f",
-    "mov cr2, rax",
-    "3:",
     "movaps xmm0, [rdi]",
     "movaps xmm1, [rdi + 0x10]",
     "movaps xmm2, [rdi + 0x20]",
@@ -104,15 +121,17 @@ global_asm!(
     "mov r13, [rdi + {gprs} + 0x68]",
     "mov r14, [rdi + {gprs} + 0x70]",
     "mov r15, [rdi + {gprs} + 0x78]",
-    "mov rdi, [rdi + {gprs} + 0x38]",
     "je 4f",
+    "mov rdi, [rdi + {gprs} + 0x38]",
     "vmresume",
     "jmp 6f",
     "4:",
+    "mov dword ptr [rdi + {launched}], 1",
+    "mov rdi, [rdi + {gprs} + 0x38]",
     "vmlaunch",
     // Neither entered: nothing of the guest has changed.
     "6:",
-    "mov rdi, [rsp]",
+    "pop rdi",
     "mov eax, {failed}",
     "jmp 7f",
     "vmx_exit:",
@@ -123,8 +142,7 @@ global_asm!(
     "mov [rdi + {gprs} + 0x18], rbx",
     "mov [rdi + {gprs} + 0x28], rbp",
     "mov [rdi + {gprs} + 0x30], rsi",
-    "mov rax, [rsp]",
-    "mov [rdi + {gprs} + 0x38], rax",
+    "pop qword ptr [rdi + {gprs} + 0x38]",
     "mov [rdi + {gprs} + 0x40], r8",
     "mov [rdi + {gprs} + 0x48], r9",
     "mov [rdi + {gprs} + 0x50], r10",
@@ -133,8 +151,6 @@ global_asm!(
     "mov [rdi + {gprs} + 0x68], r13",
     "mov [rdi + {gprs} + 0x70], r14",
     "mov [rdi + {gprs} + 0x78], r15",
-    "mov rax, cr2",
-    "mov [rdi + {cr2}], rax",
     "movaps [rdi], xmm0",
     "movaps [rdi + 0x10], xmm1",
     "movaps [rdi + 0x20], xmm2",
@@ -152,25 +168,23 @@ global_asm!(
     "movaps [rdi + 0xe0], xmm14",
     "movaps [rdi + 0xf0], xmm15",
     "stmxcsr [rdi + {mxcsr}]",
-    "mov dword ptr [rdi + {launched}], 1",
     "mov eax, {exited}",
     "7:",
     "ldmxcsr [rip + {host_mxcsr}]",
-    "5:",
+    "8:",
     "sti",
-    "pop rdi",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
     "pop rbp",
     "pop rbx",
     "ret",
+    "5:",
+    "pop rdi",
+    "mov eax, {attention}",
+    "jmp 8b",
     host_rsp = const offset_of!(Registers, host_rsp),
-    cr2 = const offset_of!(Registers, cr2),
     mxcsr = const offset_of!(Registers, mxcsr),
     launched = const offset_of!(Registers, launched),
     gprs = const offset_of!(Registers, gprs),
+    attention = const ATTENTION,
     failed = const FAILED,
     exited = const EXITED,
     host_mxcsr = sym HOST_MXCSR,

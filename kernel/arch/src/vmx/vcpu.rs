@@ -3,8 +3,8 @@
 //! A VMCS is current on a CPU only while its vCPU is polled there: it is cleared at the end, so that the vCPU may go to any
 //! other CPU and its frame may be given back at any time. What others see of a vCPU is in `backend`.
 
-use super::switch::{ATTENTION, FAILED, Registers, host_rip, vmx_switch};
-use super::vmcs::{self, write};
+use super::switch::{self, ATTENTION, EXITED, Registers, host_rip};
+use super::vmcs::{self, read, write};
 use super::{features, msr_bitmap, revision};
 use crate::cpu::{self, rdmsr, wrmsr};
 use crate::nested::NestedTable;
@@ -46,6 +46,10 @@ const CR4_OWNED: Cr4 = Cr4::VME
 /// Bits of CR4 that are the host's; VMXE among them, which VMX wants set.
 pub(super) const CR4_MASK: u64 = !CR4_OWNED.bits();
 
+/// What takes the place of an exit reason when the instruction failed that should have entered the guest: an entry that
+/// failed, with a reason that the CPU does not use.
+pub(super) const ENTRY_REFUSED: u32 = 0x8000_ffff;
+
 /// MSRs that neither entry nor exit switches, because the host does not use them.
 pub(super) const HELD_MSRS: [Msr; 5] = [
     Msr::STAR,
@@ -66,21 +70,18 @@ pub(crate) struct Vcpu {
     free: fn(Hfn),
     pub(super) ept_pointer: u64,
     tag: Tag,
+    /// Translations are to be dropped when the vCPU comes to a CPU.
     pub(super) flush_wanted: bool,
-    /// The last entry failed in the instruction itself.
-    pub(super) failed: bool,
-    /// An event waits for the next entry.
-    pub(super) injected: bool,
     /// The VMCS is current on this CPU.
     pub(super) loaded: bool,
     pub(super) primary: PrimaryControls,
-    /// What the guest reads of the host's bits of CR0 and CR4.
+    /// What the guest reads of the host's bits of CR0.
     pub(super) cr0_shadow: u64,
-    pub(super) cr4_shadow: u64,
     pub(super) tsc_offset: u64,
-    /// What DR0 to DR3, DR6 and [`HELD_MSRS`] held when the vCPU last left a CPU.
+    /// What DR0 to DR3, DR6, CR2 and [`HELD_MSRS`] held when the vCPU last left a CPU.
     pub(super) debug_registers: [u64; 4],
     pub(super) dr6: u64,
+    pub(super) cr2: u64,
     pub(super) held: [u64; 5],
     /// The CPU whose state the VMCS has for the host.
     host_cpu: u32,
@@ -121,11 +122,19 @@ impl Vcpu {
             }
             self.flush_wanted = true;
         }
-        if is_live {
-            return;
+        if self.flush_wanted {
+            self.flush();
         }
+        if !is_live {
+            self.load_held();
+        }
+    }
+
+    /// Loads what is not in the VMCS into the CPU.
+    pub(super) fn load_held(&self) {
         debug::load_addresses(&self.debug_registers);
         debug::load_status(self.dr6);
+        cpu::set_cr2(self.cr2);
         for (msr, value) in HELD_MSRS.into_iter().zip(self.held) {
             // SAFETY: the registers exist with long mode, the host does not use them, and the values were the guest's
             // own or passed the policy, which wants addresses canonical.
@@ -137,6 +146,7 @@ impl Vcpu {
     pub(super) fn unload(&mut self) {
         self.debug_registers = debug::addresses();
         self.dr6 = debug::status();
+        self.cr2 = cpu::cr2();
         for (slot, msr) in self.held.iter_mut().zip(HELD_MSRS) {
             // SAFETY: the registers exist with long mode.
             *slot = unsafe { rdmsr(msr) };
@@ -154,22 +164,31 @@ impl Vcpu {
     /// Runs the guest until it exits, see [`VcpuBackend::enter`].
     #[inline(always)]
     pub(super) fn run(&mut self) -> bool {
-        if self.flush_wanted {
-            self.flush();
-        }
         // SAFETY: VMX is on, the VMCS is current and was set up by `new` and `load` so that an exit leads back to the
         // kernel as it was; the guest cannot leave its nested tables, which outlive it.
-        let outcome = unsafe { vmx_switch(&raw mut self.registers) };
+        let outcome = unsafe { switch::enter(&mut self.registers) };
+        outcome == EXITED || self.did_not_enter(outcome)
+    }
+
+    /// Tells whether there is an exit to be answered nevertheless: of an entry that the CPU refused.
+    #[cold]
+    fn did_not_enter(&self, outcome: u32) -> bool {
+        /// VMWRITE may write the fields that tell of exits (SDM vol. 3, A.6).
+        const WRITES_ANY_FIELD: u64 = 1 << 29;
         if outcome == ATTENTION {
             return false;
         }
-        self.failed = outcome == FAILED;
-        self.injected = false;
+        let error = read(field::INSTRUCTION_ERROR);
+        assert!(
+            features().capabilities.misc & WRITES_ANY_FIELD != 0,
+            "VM entry failed with error {error}"
+        );
+        write(field::EXIT_REASON, ENTRY_REFUSED);
         true
     }
 
-    #[cold]
-    fn flush(&mut self) {
+    /// Drops this vCPU's translations on the CPU where it is; elsewhere it has none that another stay could find.
+    pub(super) fn flush(&mut self) {
         self.flush_wanted = false;
         vmcs::invalidate_ept(self.ept_pointer);
         if self.has(SecondaryControls::VPID) {
@@ -303,7 +322,6 @@ impl NewVcpu for Vcpu {
             registers: Registers {
                 xmm: [0; 16],
                 gprs: [0; 16],
-                cr2: 0,
                 host_rsp: 0,
                 mxcsr: 0x1f80,
                 launched: 0,
@@ -314,15 +332,13 @@ impl NewVcpu for Vcpu {
             ept_pointer: ept_pointer(nested),
             tag: Tag::NONE,
             flush_wanted: true,
-            failed: false,
-            injected: false,
             loaded: false,
             primary: features().controls.primary,
             cr0_shadow: 0,
-            cr4_shadow: 0,
             tsc_offset: 0,
             debug_registers: [0; 4],
             dr6: 0,
+            cr2: 0,
             held: [0; 5],
             host_cpu: u32::MAX,
         };

@@ -333,10 +333,10 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             frames,
             control_written,
         } = &mut self.emulation;
-        fetch_registers(&*self.cpu, registers);
+        fetch_registers(&self.cpu, registers);
         let mut view = View {
             vm: &self.vm,
-            cpu: &mut *self.cpu,
+            cpu: &mut self.cpu,
             apic_page: self.lapic.mmio_page(),
             lapic: &mut self.lapic,
             capabilities: self.policy.capabilities(),
@@ -383,7 +383,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         let registers = &self.emulation.registers;
         match outcome {
             Outcome::Done { single_step } => {
-                store_registers(&mut *self.cpu, registers);
+                store_registers(&mut self.cpu, registers);
                 if self.emulation.control_written && self.cpu.wants_pae_entries() {
                     self.load_pae_entries();
                 }
@@ -392,7 +392,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
                 }
             }
             Outcome::Exception(exception) => {
-                store_registers(&mut *self.cpu, registers);
+                store_registers(&mut self.cpu, registers);
                 if let Some(address) = exception.cr2 {
                     self.cpu.set_cr2(address);
                 }

@@ -168,7 +168,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         *count = count.wrapping_add(1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpuid(&mut self) {
         self.count(Reason::Cpuid);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
@@ -185,7 +185,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         self.advance(2);
     }
 
-    #[inline]
+    #[inline(always)]
     fn rdmsr(&mut self) {
         self.count(Reason::Msr);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
@@ -199,7 +199,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn wrmsr(&mut self) {
         self.count(Reason::Msr);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
@@ -209,7 +209,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn port(&mut self, access: PortAccess) -> Flow {
         self.count(Reason::Port);
         if access.is_string {

@@ -75,7 +75,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             emulator, frames, ..
         } = &mut self.emulation;
         let mut view = View {
-            cpu: &*self.cpu,
+            cpu: &self.cpu,
             ram: &self.vm.ram,
             frames,
         };

@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "loads the guest's TSC_AUX into the CPU")]
 
 use crate::timer;
-use crate::vm::vcpu::VcpuWorld;
+use crate::vm::vcpu::{Clocks, VcpuWorld};
 use api::backend::VcpuBackend;
 use arch::cpu;
 use devices::lapic::LocalApic;
@@ -13,7 +13,7 @@ use vcpu::control::{Control, XcrFault, xsetbv};
 use vcpu::cpuid::{
     Capabilities, Cpuid, CpuidConfig, CpuidResult, Dynamic, Offer, Topology, TopologyError,
 };
-use vcpu::msr::{Msrs, Now, Read, Register, Write};
+use vcpu::msr::{Moment, Msrs, Read, Register, Write};
 
 /// Width of guest-physical addresses that the nested tables and the loader's memory map can have.
 const PHYS_BITS_MAX: u8 = 48;
@@ -112,24 +112,39 @@ impl Policy {
     }
 }
 
-impl<B: VcpuBackend> VcpuWorld<B> {
-    fn control(&self) -> Control {
-        let cpu = &self.cpu;
-        Control {
-            cr0: cpu.cr0(),
-            cr3: cpu.cr3(),
-            cr4: cpu.cr4(),
-            efer: cpu.efer(),
-        }
+/// What MSRs depend on.
+struct Live<'a, B> {
+    cpu: &'a B,
+    clocks: Clocks,
+}
+
+impl<B: VcpuBackend> Moment for Live<'_, B> {
+    fn guest_tsc(&self) -> u64 {
+        self.clocks.now().tsc
     }
 
+    fn control(&self) -> Control {
+        control(self.cpu)
+    }
+}
+
+fn control<B: VcpuBackend>(cpu: &B) -> Control {
+    Control {
+        cr0: cpu.cr0(),
+        cr3: cpu.cr3(),
+        cr4: cpu.cr4(),
+        efer: cpu.efer(),
+    }
+}
+
+impl<B: VcpuBackend> VcpuWorld<B> {
     /// Judges XSETBV; returns the value for XCR0.
     pub(super) fn check_xsetbv(&mut self, index: u32, value: u64) -> Result<u64, XcrFault> {
         let cpl = self.cpu.cpl();
         let value = xsetbv(
             index,
             value,
-            &self.control(),
+            &control(&self.cpu),
             cpl,
             self.policy.capabilities(),
         )?;
@@ -138,7 +153,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Answers RDMSR.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read_msr(&mut self, msr: Msr) -> Result<u64, Gp> {
         match msr {
             Msr(0x800..=0x8ff) => {
@@ -160,6 +175,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         }
     }
 
+    #[inline(never)]
     fn read_register(&self, register: Register) -> u64 {
         match register {
             Register::TscAux => self.policy.tsc_aux,
@@ -172,7 +188,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Performs WRMSR.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_msr(&mut self, msr: Msr, value: u64) -> Result<(), Gp> {
         let outcome = match msr {
             Msr(0x800..=0x8ff) => {
@@ -191,9 +207,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
 
     #[inline(never)]
     fn write_policy_msr(&mut self, msr: Msr, value: u64) -> Result<(), Gp> {
-        let now = Now {
-            guest_tsc: self.now().tsc,
-            control: self.control(),
+        let now = Live {
+            cpu: &self.cpu,
+            clocks: self.clocks(),
         };
         match self.policy.msrs.write(msr.0, value, &now)? {
             Write::Done => {}
@@ -214,6 +230,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         Ok(())
     }
 
+    #[inline(never)]
     fn write_register(&mut self, register: Register, value: u64) {
         match register {
             Register::TscAux => {

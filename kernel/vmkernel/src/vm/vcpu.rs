@@ -8,7 +8,6 @@ use crate::timer::{self, Sleep};
 use crate::vm::emulation::Emulation;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::machine::{StopReason, VmShared};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use api::backend::{VcpuBackend, VcpuState};
 use api::cpu::{Segment, SegmentAttributes, segment};
@@ -104,7 +103,7 @@ pub struct VcpuWorld<B> {
     pub(super) vm: Arc<VmShared>,
     pub(super) link: Arc<VcpuLink>,
     pub(super) index: u32,
-    pub(super) cpu: Box<B>,
+    pub(super) cpu: B,
     pub(super) lapic: LocalApic,
     pub(super) policy: super::policy::Policy,
     pub(super) emulation: Emulation,
@@ -162,7 +161,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             vm,
             link,
             index,
-            cpu: Box::new(cpu),
+            cpu,
             lapic,
             policy,
             emulation,
