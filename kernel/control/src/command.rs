@@ -46,6 +46,8 @@ pub enum Request {
     HostInfo,
     /// List the host's CPUs.
     HostCpus,
+    /// Say what is done against leaks of speculative execution.
+    HostMitigations,
     /// Say where the host's memory is.
     HostMemory,
     /// Show the log.
@@ -384,6 +386,10 @@ pub(crate) fn build_host_info(_: &Matches) -> Result<Request, CommandError> {
 
 pub(crate) fn build_host_cpus(_: &Matches) -> Result<Request, CommandError> {
     Ok(Request::HostCpus)
+}
+
+pub(crate) fn build_host_mitigations(_: &Matches) -> Result<Request, CommandError> {
+    Ok(Request::HostMitigations)
 }
 
 pub(crate) fn build_host_memory(_: &Matches) -> Result<Request, CommandError> {

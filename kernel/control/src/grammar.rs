@@ -196,7 +196,7 @@ const fn on_vm(
 }
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 19] = [
+pub(crate) static COMMANDS: [CommandSpec; 20] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -325,6 +325,11 @@ pub(crate) static COMMANDS: [CommandSpec; 19] = [
         &["host", "cpus"],
         "show the host's CPUs",
         command::build_host_cpus,
+    ),
+    plain(
+        &["host", "mitigations"],
+        "show speculative leaks and their guards",
+        command::build_host_mitigations,
     ),
     plain(
         &["host", "memory"],

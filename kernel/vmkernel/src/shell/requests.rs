@@ -1,6 +1,6 @@
 //! Carrying out requests.
 
-use super::{attach, interrupted_within, print, reports};
+use super::{attach, interrupted_within, mitigations, print, reports};
 use crate::power;
 use crate::vm::inventory;
 use crate::vm::machine::StopReason;
@@ -29,6 +29,7 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
         Request::HostInfo => Response::Host(reports::host()),
         Request::HostCpus => Response::Cpus(reports::cpus()),
+        Request::HostMitigations => Response::Mitigations(mitigations::report()),
         Request::HostMemory => Response::Memory(reports::memory()),
         Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
         Request::HostTop(options) => return top(options, style).await,
