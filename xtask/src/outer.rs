@@ -234,6 +234,14 @@ impl Running {
             .map_or_else(String::new, bochs::Remarks::explain)
     }
 
+    /// Ends the machine; returns what the emulator found wrong with it, one thing a line.
+    pub(crate) fn complaints(mut self) -> Vec<String> {
+        self.end();
+        self.remarks
+            .take()
+            .map_or_else(Vec::new, bochs::Remarks::complaints)
+    }
+
     /// Ends the machine at once.
     pub(crate) fn end(&mut self) {
         // Both fail only when the process is gone already, which is what is wanted.

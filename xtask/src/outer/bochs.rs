@@ -272,19 +272,27 @@ impl Remarks {
 
     /// What went wrong or else its last words, and where all of it stands; Bochs has ended.
     pub(super) fn explain(self) -> String {
-        drop(self.writer);
-        let mut text = String::new();
-        if let Ok(Ok(said)) = self.reader.join() {
-            text.push_str("\nBochs said:");
-            let last = said.last.iter().filter(|_| said.wrong.is_empty());
-            for line in said.wrong.iter().chain(last) {
-                let _ = write!(text, "\n  | {line}");
-            }
+        let (said, log) = self.finish();
+        let last = said.last.iter().filter(|_| said.wrong.is_empty());
+        let mut text = String::from("\nBochs said:");
+        for line in said.wrong.iter().chain(last) {
+            let _ = write!(text, "\n  | {line}");
         }
-        if let Ok((_, path)) = self.log.keep() {
+        if let Ok((_, path)) = log.keep() {
             let _ = write!(text, "\nand all of it is in {}", path.display());
         }
         text
+    }
+
+    /// What went wrong, if anything did; Bochs has ended.
+    pub(super) fn complaints(self) -> Vec<String> {
+        self.finish().0.wrong
+    }
+
+    fn finish(self) -> (Said, NamedTempFile) {
+        drop(self.writer);
+        let said = self.reader.join().ok().and_then(Result::ok);
+        (said.unwrap_or_default(), self.log)
     }
 }
 
