@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::bench;
 use crate::check;
@@ -309,9 +309,7 @@ impl<'a> Bench<'a> {
             command.arg(&file);
         }
         command.arg("--basalt").arg(&self.kernel);
-        let emulator = model.emulator.to_possible_value();
-        let emulator = emulator.context("every emulator has a name")?;
-        command.args(["--emulator", emulator.get_name(), "--cpu", &model.cpu]);
+        command.args(model.arguments());
         command.args(["--append", &guest.append]);
         command.args(["--cpus", &guest.cpus.to_string()]);
         command.args(["--timeout", &guest.timeout.to_string()]);

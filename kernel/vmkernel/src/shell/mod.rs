@@ -2,6 +2,7 @@
 //! needs the running kernel.
 
 mod attach;
+mod mitigations;
 mod reports;
 mod requests;
 
