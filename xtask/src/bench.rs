@@ -273,6 +273,7 @@ fn milestones(
         memory_mib,
         cpus: 1,
         icount: true,
+        disk: None,
     };
     let lines = qemu::after_prompt(script::parse(source)?);
     qemu::play(workspace, &outer, &lines, std::io::sink())

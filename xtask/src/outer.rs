@@ -156,6 +156,8 @@ pub(crate) struct Outer<'a> {
     pub(crate) cpus: u32,
     /// Whether time is counted in instructions: one per nanosecond in QEMU; in Bochs it always is.
     pub(crate) icount: bool,
+    /// The image of an NVMe disk, which QEMU can have; what is written there is forgotten.
+    pub(crate) disk: Option<&'a Path>,
 }
 
 impl Outer<'_> {

@@ -89,6 +89,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         memory_mib: options.memory,
         cpus: options.cpus,
         icount: false,
+        disk: None,
     };
     match lines {
         None if options.emulator == Emulator::Qemu => interact(&outer),

@@ -28,6 +28,8 @@ use crate::workspace::Workspace;
 
 /// The status by which run-guest says that Basalt failed.
 const BASALT_FAILED: i32 = 125;
+/// Blocks of the NVMe disk that tests have.
+const DISK_BLOCKS: usize = 1 << 17;
 /// The Multiboot1 header's magic (Multiboot 0.6.96, 3.1.1), and where in a file it must lie.
 const MULTIBOOT1_MAGIC: [u8; 4] = 0x1bad_b002_u32.to_le_bytes();
 const MULTIBOOT1_SEARCH: usize = 8192;
@@ -256,6 +258,7 @@ impl<'a> Bench<'a> {
             Way::DiskBios | Way::DiskUefi => Medium::Disk(image(|images| &images.disk)?),
         };
         let uefi = matches!(boot.way, Way::IsoUefi | Way::DiskUefi);
+        let disk = boot.disk.then(|| self.disk_image()).transpose()?;
         let outer = Outer {
             medium,
             firmware: uefi.then_some(Firmware::Uefi),
@@ -263,12 +266,26 @@ impl<'a> Bench<'a> {
             memory_mib: boot.memory_mib,
             cpus: boot.cpus,
             icount: false,
+            disk: disk.as_deref(),
         };
         let mut lines = script::parse(&boot.script)?;
         if boot.prompt {
             lines = qemu::after_prompt(lines);
         }
         qemu::play(self.workspace, &outer, &lines, std::io::sink()).map(drop)
+    }
+
+    /// Makes a disk of 64 MiB whose blocks say what they are.
+    fn disk_image(&self) -> Result<PathBuf> {
+        const BLOCK: usize = 512;
+        let path = self.workspace.target().join("numbered-blocks.img");
+        let mut bytes = vec![0; DISK_BLOCKS * BLOCK];
+        for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
+            let text = format!("this is block {number:06}");
+            block[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
     }
 
     fn guest(&self, model: &Model, guest: &Guest) -> Result<()> {

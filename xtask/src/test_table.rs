@@ -94,6 +94,9 @@ pub(crate) struct Boot {
     /// Basalt's command line, where QEMU gives it.
     #[serde(default)]
     pub(crate) append: String,
+    /// Whether there is an NVMe disk whose blocks say what they are.
+    #[serde(default)]
+    pub(crate) disk: bool,
     /// VMs that are made of the guest `rogue`.
     #[serde(default)]
     pub(crate) rogues: Vec<String>,

@@ -17,6 +17,7 @@ pub mod fpu;
 pub mod gdt;
 pub mod idt;
 pub mod ioapic;
+pub mod mmio;
 pub mod nested;
 pub mod paging;
 pub mod percpu;

@@ -40,6 +40,13 @@ pub fn exception(frame: &ExceptionFrame) -> ! {
     )
 }
 
+/// What `inject=memory-map` adds to the firmware's memory map.
+pub const BROKEN_REGION: mem::map::Region = mem::map::Region {
+    start: u64::MAX - 0xfff,
+    len: 0x2000,
+    is_usable: true,
+};
+
 /// Makes the host fail in the way that `inject=KIND` on the command line asks for, so that the way down can be tested:
 /// `panic`, `page-fault`, `stack-overflow` (into the guard page).
 pub fn inject(kind: &str) {
@@ -53,7 +60,9 @@ pub fn inject(kind: &str) {
         "stack-overflow" => {
             overflow(0);
         }
-        _ => crate::warn!("inject={kind} is unknown: panic, page-fault and stack-overflow are"),
+        _ => crate::warn!(
+            "inject={kind} is unknown: panic, page-fault, stack-overflow and memory-map are"
+        ),
     }
 }
 

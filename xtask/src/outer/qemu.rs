@@ -12,6 +12,8 @@ use crate::packages::{self, Need};
 pub(super) const CPU: &str = "max,+svm";
 /// What has to be installed.
 pub(super) const NEEDS: [Need; 1] = [packages::QEMU];
+/// Serial number of the NVMe disk.
+const DISK_SERIAL: &str = "BASALT-TEST-1";
 /// UEFI firmware and its empty variable store, from Debian's package.
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -76,6 +78,14 @@ pub(super) fn command(outer: &Outer<'_>) -> Command {
         command.args(["-drive", &code, "-drive", &variables]);
     }
     insert_medium(&outer.medium, &mut command);
+    if let Some(disk) = outer.disk {
+        let drive = format!(
+            "if=none,id=disk,format=raw,snapshot=on,file={}",
+            disk.display()
+        );
+        let device = format!("nvme,drive=disk,serial={DISK_SERIAL}");
+        command.args(["-drive", &drive, "-device", &device]);
+    }
     command
 }
 

@@ -65,7 +65,7 @@ pub(super) struct Controls {
 /// What this CPU's VMX lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lack {
-    /// Extended page tables of four levels in write-back memory, with single-context invalidation.
+    /// Extended page tables of four levels in write-back memory, with pages of 2 MiB and single-context invalidation.
     Ept,
     /// Real mode under extended page tables.
     UnrestrictedGuest,
@@ -149,6 +149,7 @@ impl Capabilities {
         let ept = self.ept;
         if !may.contains(SecondaryControls::EPT)
             || !ept.four_levels_write_back()
+            || !ept.pages_2m()
             || !ept.invept_single()
         {
             return Err(Lack::Ept);
