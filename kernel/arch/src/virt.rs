@@ -3,11 +3,10 @@
 
 use crate::nested::{Format, NestedTable};
 use crate::physmem::FrameSource;
-use crate::{svm, vmx};
+use crate::{guard, svm, vmx};
 use addr::Hfn;
 use alloc::string::String;
 use api::backend::VcpuBackend;
-use api::guard::Guards;
 use core::fmt;
 use spin::Once;
 
@@ -109,6 +108,7 @@ pub unsafe fn prepare(first: Hfn) {
 /// # Safety
 /// The frames belong to this CPU from now on.
 pub unsafe fn enable(frames: [Hfn; CPU_FRAMES]) {
+    guard::enable_on_cpu();
     match maker() {
         // SAFETY: the caller's promise.
         Maker::Amd => unsafe { svm::enable(frames[0], frames[1]) },
@@ -132,12 +132,6 @@ pub fn nested_format() -> Format {
         Maker::Amd => Format::Npt,
         Maker::Intel => Format::Ept,
     }
-}
-
-/// Returns what the world switch here does against leaks of speculative execution: nothing yet.
-#[must_use]
-pub const fn guards() -> Guards {
-    Guards::empty()
 }
 
 /// Says what this host has, for the administrator.
