@@ -26,6 +26,7 @@ pub mod physmem;
 pub mod rt;
 pub mod smp;
 pub mod svm;
+mod switch_text;
 pub mod sync;
 mod tag;
 pub mod time;

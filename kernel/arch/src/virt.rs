@@ -8,12 +8,27 @@ use addr::Hfn;
 use alloc::string::String;
 use api::backend::VcpuBackend;
 use core::fmt;
+use spec::msr::Msr;
 use spin::Once;
 
 /// Frames that [`enable`] takes for each CPU.
 pub const CPU_FRAMES: usize = 2;
 /// Frames in a row that [`prepare`] takes for all VMs.
 pub const SHARED_FRAMES: u32 = svm::PermissionMaps::FRAMES;
+
+/// MSRs whose guest values are in the CPU while the guest runs.
+pub(crate) const PASSED_THROUGH: [Msr; 10] = [
+    Msr::FS_BASE,
+    Msr::GS_BASE,
+    Msr::KERNEL_GS_BASE,
+    Msr::STAR,
+    Msr::LSTAR,
+    Msr::CSTAR,
+    Msr::SFMASK,
+    Msr::SYSENTER_CS,
+    Msr::SYSENTER_ESP,
+    Msr::SYSENTER_EIP,
+];
 
 /// Why virtual machines cannot run on this CPU, in words that say what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
