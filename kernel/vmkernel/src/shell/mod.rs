@@ -2,7 +2,6 @@
 //! needs the running kernel.
 
 mod attach;
-mod mitigations;
 mod reports;
 mod requests;
 

@@ -1,6 +1,7 @@
 //! Carrying out requests.
 
-use super::{attach, interrupted_within, mitigations, print, reports};
+use super::{attach, interrupted_within, print, reports};
+use crate::mitigations;
 use crate::power;
 use crate::storage;
 use crate::vm::inventory;

@@ -3,17 +3,22 @@
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use arch::cpu::cpuid;
-use arch::{idt, virt};
+use arch::{guard, idt};
 use control::{LeakState, Mitigation};
 use spec::msr::Msr;
-use speculation::{Facts, Maker, State, judge};
+use speculation::{Facts, Maker, State, judge, wanted};
 
 /// CPUID leaf 7, EDX: there is the MSR of the capabilities.
 const HAS_ARCH_CAPABILITIES: u32 = 1 << 29;
 
+/// Turns on what this CPU needs and can have; before the other CPUs start.
+pub fn start() {
+    guard::choose(wanted(&facts()));
+}
+
 /// Returns the table.
-pub(super) fn report() -> Vec<Mitigation> {
-    judge(&facts(), virt::guards())
+pub fn report() -> Vec<Mitigation> {
+    judge(&facts(), guard::active())
         .into_iter()
         .map(|finding| Mitigation {
             leak: finding.name.to_string(),
