@@ -255,20 +255,14 @@ impl Builder {
         }
     }
 
-    /// Leaves 15h and 16h: the TSC's ratio to a crystal, and the processor's nominal frequency.
+    /// Leaf 16h, the processor's nominal frequency. Leaf 15h, the TSC's ratio to a crystal, stays empty: guests take the
+    /// crystal for the APIC timer's clock, whose frequency here times any exact ratio overflows the 32 bits in which
+    /// Linux multiplies them; it then took a TSC of 50 MHz for one of 2.7 MHz. Without it guests calibrate.
     fn frequencies(&mut self, config: &CpuidConfig) {
         if self.is_amd() {
             return;
         }
-        let ratio = CpuidResult {
-            eax: config.apic_bus_khz,
-            ebx: config.tsc_khz,
-            // Guests take the crystal's frequency for that of the APIC timer.
-            ecx: config.apic_bus_khz.saturating_mul(1000),
-            edx: 0,
-        };
-        self.plain(0x15, ratio);
-        let mhz = config.tsc_khz / 1000;
+        let mhz = config.tsc_khz.saturating_add(500) / 1000;
         let nominal = CpuidResult {
             eax: mhz,
             ebx: mhz,
