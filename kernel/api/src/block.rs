@@ -155,10 +155,14 @@ pub enum Compared {
     Differed,
 }
 
-/// A completed request that carries data: the buffer comes back whatever happened.
+/// A completed request that carries data. The buffer comes back, unless the device may still use it: then
+/// ([`BlockError::TimedOut`]) an empty one comes.
 pub type Completion = (Buffer, Result<(), BlockError>);
 
 /// A block device. Requests in flight have no order among each other; whoever needs one waits for completions.
+///
+/// A request goes to the device in a poll of its own future and in no other's, so that one whose future is dropped or
+/// no longer polled is never begun later. A write is done at most once, and never after its acknowledgement.
 pub trait BlockDevice {
     /// Tells what the device is and can do; the size may grow between calls, nothing else changes.
     fn geometry(&self) -> Geometry;

@@ -54,6 +54,10 @@ pub struct Layout {
     pub lease_ms: u32,
     /// Wait beyond the lease in milliseconds.
     pub reclaim_ms: u32,
+    /// Milliseconds between two heartbeats.
+    pub beat_ms: u32,
+    /// Milliseconds before the end of its lease when a host stops writing.
+    pub margin_ms: u32,
     /// Byte address of the heartbeat slots.
     pub heartbeat: u64,
     /// Bytes of a heartbeat slot.
@@ -126,6 +130,8 @@ impl Layout {
             slots: superblock.slots.get(),
             lease_ms: superblock.lease_ms.get(),
             reclaim_ms: superblock.reclaim_ms.get(),
+            beat_ms: superblock.beat_ms.get(),
+            margin_ms: superblock.margin_ms.get(),
             heartbeat: superblock.heartbeat.get(),
             slot_bytes: u64::from(superblock.slot_bytes.get()),
             locks: superblock.locks.get(),

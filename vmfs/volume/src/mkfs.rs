@@ -4,6 +4,7 @@
 //! is never read before it is written.
 
 use api::block::{BlockDevice, BlockError, Buffer, Durability, Geometry};
+use lock::{Area, Backend, Terms};
 use thiserror::Error as ThisError;
 use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
@@ -31,16 +32,10 @@ pub struct MkfsOptions {
     pub now: u64,
     /// Hosts that can mount at once.
     pub slots: u32,
-    /// Bytes of a lock area; zero for one logical block, which compare-and-write and local locks need.
-    pub lock_bytes: u32,
-    /// Bytes of a heartbeat slot; zero for 4096.
-    pub slot_bytes: u32,
-    /// The atomic step of the locks: 1 compare-and-write, 2 Disk Paxos, 3 local.
-    pub lock_backend: u32,
-    /// Lease in milliseconds.
-    pub lease_ms: u32,
-    /// Wait beyond the lease in milliseconds.
-    pub reclaim_ms: u32,
+    /// The atomic step of the locks.
+    pub backend: Backend,
+    /// Times of the locks; [`Terms::DEFAULT`] unless there is a reason.
+    pub terms: Terms,
     /// Blocks of a host's journal.
     pub journal_blocks: u32,
     /// Blocks of a cluster.
@@ -50,7 +45,7 @@ pub struct MkfsOptions {
 }
 
 impl MkfsOptions {
-    /// Options that choose by size, with the lease that ESX made usual: 16 s, and 4 s to reclaim.
+    /// Options that choose by size.
     #[must_use]
     pub fn new(uuid: [u8; 16], hash_key: [u8; 16]) -> Self {
         Self {
@@ -59,11 +54,8 @@ impl MkfsOptions {
             label: alloc::string::String::new(),
             now: 0,
             slots: 0,
-            lock_bytes: 0,
-            slot_bytes: 0,
-            lock_backend: 1,
-            lease_ms: 16_000,
-            reclaim_ms: 4_000,
+            backend: Backend::CompareAndWrite,
+            terms: Terms::DEFAULT,
             journal_blocks: 0,
             cluster_blocks: 0,
             unit_blocks: 0,
@@ -128,9 +120,15 @@ fn plan(geometry: &Geometry, options: &MkfsOptions) -> Result<(Bytes, Layout), M
     superblock.uuid = options.uuid;
     superblock.hash_key = options.hash_key;
     superblock.created = U64::new(options.now);
-    superblock.lease_ms = U32::new(options.lease_ms);
-    superblock.reclaim_ms = U32::new(options.reclaim_ms);
-    superblock.lock_backend = U32::new(options.lock_backend);
+    superblock.lease_ms = U32::new(options.terms.lease_ms);
+    superblock.reclaim_ms = U32::new(options.terms.reclaim_ms);
+    superblock.beat_ms = U32::new(options.terms.beat_ms);
+    superblock.margin_ms = U32::new(options.terms.margin_ms);
+    superblock.lock_backend = U32::new(match options.backend {
+        Backend::CompareAndWrite => 1,
+        Backend::Paxos => 2,
+        Backend::Local => 3,
+    });
     let label = superblock
         .label
         .get_mut(..options.label.len())
@@ -201,13 +199,21 @@ impl Sizes {
         let share = (bytes / BLOCK_BYTES / 256).clamp(32, 8192);
         let cluster = u32::try_from(prev_power_of_two(share)).unwrap_or(32);
         let cluster_blocks = or(options.cluster_blocks, cluster);
-        let lock_bytes = or(options.lock_bytes, geometry.logical_block);
+        let area = Area {
+            slots_lba: 0,
+            slots: u16::try_from(slots).unwrap_or(u16::MAX),
+            slot_stride: 0,
+            backend: options.backend,
+            terms: options.terms,
+        };
+        let lock_bytes = area.cell_blocks().saturating_mul(geometry.logical_block);
+        let slot_bytes = area.slot_blocks().saturating_mul(geometry.logical_block);
         // Lock areas take a part in 2048 of the cluster; those of a sector each need less.
         let small = u64::from(lock_bytes).saturating_mul(256) <= BLOCK_BYTES;
         Self {
             slots,
             lock_bytes,
-            slot_bytes: or(options.slot_bytes, 4096),
+            slot_bytes: slot_bytes.next_multiple_of(4096),
             journal_blocks: or(options.journal_blocks, journal),
             cluster_blocks,
             unit_blocks: or(

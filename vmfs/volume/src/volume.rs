@@ -345,7 +345,10 @@ impl<H: Host> Volume<H> {
                 .lock_area(address)
                 .ok_or(Error::Damaged { address })?,
         };
-        let token = self.locks.acquire(area, mode).await.map_err(Error::from)?;
+        let lba = area
+            .checked_div(u64::from(self.layout.logical_block))
+            .unwrap_or(0);
+        let token = self.locks.acquire(lba, mode).await.map_err(Error::from)?;
         let kept = Kept {
             token,
             mode,

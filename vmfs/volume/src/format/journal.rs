@@ -1,5 +1,6 @@
 //! A host's journal: a header, and a ring of transactions made of whole images of units.
 
+use checksum::Crc32c;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use super::{Bytes, UNIT, on_disk, unit_views};
@@ -81,11 +82,11 @@ unit_views!(TransactionUnit);
 fn own_crc(bytes: &[u8]) -> u32 {
     let (before, rest) = bytes.split_at(4);
     let (_, after) = rest.split_at(4);
-    let mut digest = super::CRC32C.digest();
-    digest.update(before);
-    digest.update(&[0; 4]);
-    digest.update(after);
-    digest.finalize()
+    Crc32c::new()
+        .update(before)
+        .update(&[0; 4])
+        .update(after)
+        .finish()
 }
 
 impl JournalHeader {

@@ -15,8 +15,8 @@ mod node;
 mod slot;
 mod superblock;
 
+use checksum::Crc32c;
 use core::mem::{offset_of, size_of};
-use crc::{CRC_32_ISCSI, Crc, Table};
 use zerocopy::byteorder::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -51,15 +51,6 @@ pub const SUB_BLOCKS_PER_BLOCK: u64 = BLOCK_BYTES / SUB_BLOCK_BYTES;
 
 /// The bytes of a unit.
 pub type Bytes = [u8; UNIT];
-
-/// CRC-32C (Castagnoli), as iSCSI uses it.
-static CRC32C: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
-
-/// Returns the CRC-32C of `bytes`.
-#[must_use]
-pub fn crc32c(bytes: &[u8]) -> u32 {
-    CRC32C.checksum(bytes)
-}
 
 /// Declares a structure on the disk with its size, and the table of its fields for the test of the document.
 macro_rules! on_disk {
@@ -168,11 +159,11 @@ pub fn unit_crc(bytes: &Bytes) -> u32 {
     const FIELD: usize = offset_of!(Header, crc);
     let (before, rest) = bytes.split_at(FIELD);
     let (_, after) = rest.split_at(size_of::<U32>());
-    let mut digest = CRC32C.digest();
-    digest.update(before);
-    digest.update(&[0; size_of::<U32>()]);
-    digest.update(after);
-    digest.finalize()
+    Crc32c::new()
+        .update(before)
+        .update(&[0; size_of::<U32>()])
+        .update(after)
+        .finish()
 }
 
 /// Puts the right checksum into a unit.

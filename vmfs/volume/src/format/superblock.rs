@@ -58,6 +58,10 @@ on_disk! {
         pub lease_ms: U32,
         /// Milliseconds to wait beyond the lease before a dead host's journal is replayed.
         pub reclaim_ms: U32,
+        /// Milliseconds between two heartbeats.
+        pub beat_ms: U32,
+        /// Milliseconds before the end of its lease when a host stops writing.
+        pub margin_ms: U32,
         /// Byte address of the heartbeat slots.
         pub heartbeat: U64,
         /// Byte address of the global lock areas: 0 the superblock's, 1 that of directory moves.
@@ -95,7 +99,7 @@ on_disk! {
         /// The members.
         pub members: [Member; MEMBERS_MAX],
         /// Zero.
-        pub reserved: [u8; 2792],
+        pub reserved: [u8; 2784],
     }
 }
 

@@ -10,18 +10,10 @@ use core::future::Future;
 
 use api::block::BlockError;
 use api::time::HostInstant;
+pub use lock::Mode as LockMode;
 use thiserror::Error as ThisError;
 
-/// How a lock is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockMode {
-    /// One host, alone.
-    Exclusive,
-    /// Any number of hosts that only read.
-    Shared,
-    /// Any number of hosts that agree among themselves who writes where (clustered guests).
-    MultiWriter,
-}
+mod shared;
 
 /// Why a lock was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ThisError)]
@@ -38,6 +30,15 @@ pub enum LockError {
     /// This host's lease is gone, and with it every lock.
     #[error("this host's lease is gone")]
     Lost,
+    /// This host has as many locks as it can remember.
+    #[error("too many locks are held")]
+    TooMany,
+    /// What stands in the lock's place is no lock.
+    #[error("the lock at logical block {lba} is damaged")]
+    Damaged {
+        /// The lock's logical block.
+        lba: u64,
+    },
     /// The device failed.
     #[error("the device failed: {0}")]
     Block(BlockError),
@@ -54,10 +55,10 @@ pub trait LockService {
     /// Returns the slot of this host.
     fn slot(&self) -> u16;
 
-    /// Tries to take the lock whose area begins at byte address `area`; does not wait for its holder.
+    /// Tries to take the lock whose area begins at logical block `lba`; does not wait for its holder.
     fn acquire(
         &self,
-        area: u64,
+        lba: u64,
         mode: LockMode,
     ) -> impl Future<Output = Result<Self::Token, LockError>>;
 
@@ -93,7 +94,7 @@ impl LockService for LocalLocks {
         0
     }
 
-    async fn acquire(&self, _area: u64, _mode: LockMode) -> Result<(), LockError> {
+    async fn acquire(&self, _lba: u64, _mode: LockMode) -> Result<(), LockError> {
         let mut taken = self.taken.borrow_mut();
         *taken = taken.saturating_add(1);
         Ok(())

@@ -1,0 +1,259 @@
+//! The others: who is alive, who is dead, and how a dead host's slot is taken over, its journal replayed by the caller
+//! and all its locks freed by one write.
+
+use alloc::vec::Vec;
+
+use api::block::{BlockDevice, BlockError};
+use api::time::{Clock, HostInstant};
+
+use crate::area::{Backend, Cell, SLOTS_MAX};
+use crate::error::LockError;
+use crate::image::{Image, Token};
+use crate::service::Locks;
+use crate::slot::{Journal, Member, Slot, SlotState};
+use crate::step::{AtomicStep, Fence, Seen, Swap};
+
+/// How it is with the owner of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// The slot has no owner.
+    Free,
+    /// It is this host.
+    Me,
+    /// It beats, or has not been watched for long enough.
+    Alive,
+    /// It has not beaten for a whole lease, or who was replaying its journal has gone: [`Locks::claim`] can have it.
+    Dead,
+    /// This host replays its journal.
+    Replaying(Member),
+    /// The slot holds nothing valid; nobody can say.
+    Damaged,
+}
+
+/// A slot as a survey found it.
+#[derive(Clone, Debug)]
+pub struct Neighbour {
+    /// The slot's content; that of an unused one if it is damaged.
+    pub slot: Slot,
+    /// How it is with its owner.
+    pub life: Life,
+    /// No other generation can turn out to have been there instead.
+    settled: bool,
+}
+
+impl Neighbour {
+    /// Tells whether a lock that names `member` is void.
+    pub(crate) fn frees(&self, member: Member) -> bool {
+        self.life != Life::Damaged && self.settled && self.slot.generation != member.generation
+    }
+
+    /// Returns the cell that the owner waits for.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<Cell> {
+        match self.slot.wanted {
+            0 => None,
+            lba => Some(Cell(lba)),
+        }
+    }
+}
+
+/// What this host has seen of the slots.
+#[derive(Debug)]
+pub(crate) struct Watch([Option<(Token, HostInstant)>; SLOTS_MAX as usize]);
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self([None; SLOTS_MAX as usize])
+    }
+}
+
+/// When a read was sent and when it was answered; what it tells was true at some time in between.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    sent: HostInstant,
+    answered: HostInstant,
+}
+
+impl Watch {
+    /// Notes that slot `number` showed `token` and returns for how many nanoseconds at least it has done so.
+    fn note(&mut self, number: u16, token: Token, moment: Moment) -> u64 {
+        let Some(entry) = self.0.get_mut(usize::from(number)) else {
+            return 0;
+        };
+        match entry {
+            Some((seen, since)) if *seen == token => moment.sent.saturating_since(*since),
+            _ => {
+                *entry = Some((token, moment.answered));
+                0
+            }
+        }
+    }
+}
+
+/// The right to replay a dead host's journal and then to free its slot.
+#[derive(Debug)]
+#[must_use = "the slot stays taken until `clear`"]
+pub struct Claim {
+    victim: Slot,
+    image: Image,
+}
+
+impl Claim {
+    /// Returns the dead host's slot and generation.
+    #[must_use]
+    pub const fn member(&self) -> Member {
+        self.victim.member()
+    }
+
+    /// Returns the journal to replay.
+    #[must_use]
+    pub const fn journal(&self) -> Journal {
+        self.victim.journal
+    }
+
+    /// Returns the slot as the dead host left it, but for the state.
+    #[must_use]
+    pub const fn slot(&self) -> &Slot {
+        &self.victim
+    }
+}
+
+impl<D: BlockDevice, C: Clock> Locks<D, C> {
+    /// Reads all slots, in their order, and judges who is alive. One request where the slots lie close together.
+    ///
+    /// A host is found dead at the earliest a lease after the first survey that saw its last beat.
+    ///
+    /// # Errors
+    ///
+    /// Returns errors of the device.
+    pub async fn survey(&self) -> Result<Vec<Neighbour>, LockError> {
+        let sent = self.clock.now();
+        let first = self.area.slot_cell(0);
+        let seen = self
+            .step
+            .load_all(first, self.area.slot_stride, self.area.slots)
+            .await?;
+        let answered = self.clock.now();
+        let moment = Moment { sent, answered };
+        let mut all: Vec<_> = (0..)
+            .zip(&seen)
+            .map(|(number, seen)| self.meet(number, seen, moment))
+            .collect();
+        let members: Vec<_> = all
+            .iter()
+            .map(|neighbour| neighbour.slot.member())
+            .collect();
+        for neighbour in &mut all {
+            // Who replays and lost its own slot has been recovered itself; its work is there to be taken up.
+            if let SlotState::Replaying(by) = neighbour.slot.state
+                && neighbour.life != Life::Damaged
+                && !members.contains(&by)
+            {
+                neighbour.life = Life::Dead;
+            }
+        }
+        Ok(all)
+    }
+
+    fn meet(&self, number: u16, seen: &Seen, moment: Moment) -> Neighbour {
+        let cell = self.area.slot_cell(number);
+        let Ok(slot) = Slot::decode(&seen.image, number, cell.0) else {
+            return Neighbour {
+                slot: Slot::unused(number),
+                life: Life::Damaged,
+                settled: false,
+            };
+        };
+        let unchanged_nanos = self.watch.borrow_mut().note(number, slot.token, moment);
+        let life = match slot.state {
+            SlotState::Free => Life::Free,
+            SlotState::Live if number == self.me.slot => Life::Me,
+            SlotState::Live if self.is_dead(&slot, unchanged_nanos) => Life::Dead,
+            SlotState::Live => Life::Alive,
+            SlotState::Replaying(by) => Life::Replaying(by),
+        };
+        Neighbour {
+            slot,
+            life,
+            settled: seen.settled,
+        }
+    }
+
+    /// Judges a slot that another owner left live.
+    fn is_dead(&self, slot: &Slot, unchanged_nanos: u64) -> bool {
+        // This very machine left the slot behind in a former life: it runs again, so that life has ended.
+        let former_life = slot.uuid == self.own.borrow().slot.uuid;
+        let alone = self.area.backend == Backend::Local;
+        former_life || alone || unchanged_nanos >= self.area.terms.lease_nanos()
+    }
+
+    /// Takes over the slot of a dead host, and waits until no write of it can take effect any more. The caller then
+    /// replays its journal and calls [`Locks::clear`]. If this future is dropped, or the replay fails, it can be
+    /// called again.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`LockError::NotDead`] if the last survey cannot tell that the host is dead, or if it beat after all.
+    pub async fn claim(&self, number: u16) -> Result<Claim, LockError> {
+        let not_dead = LockError::NotDead { slot: number };
+        let neighbours = self.survey().await?;
+        let neighbour = neighbours.get(usize::from(number)).ok_or(not_dead)?;
+        let resumed = neighbour.life == Life::Replaying(self.me);
+        if neighbour.life != Life::Dead && !resumed {
+            return Err(not_dead);
+        }
+        let expected = neighbour.slot.encode();
+        let victim = Slot {
+            state: SlotState::Replaying(self.me),
+            token: self.tokens.next(),
+            ..neighbour.slot.clone()
+        };
+        let image = victim.encode();
+        let cell = self.area.slot_cell(number);
+        match self
+            .step
+            .swap(cell, &expected, &image, Fence::Lease)
+            .await?
+        {
+            Swap::Done => {}
+            Swap::Found(_) => return Err(not_dead),
+        }
+        if self.area.backend != Backend::Local {
+            self.wait_reclaim().await;
+        }
+        if !self.lease.is_open(self.clock.now()) {
+            return Err(BlockError::Fenced.into());
+        }
+        Ok(Claim { victim, image })
+    }
+
+    /// Frees the slot whose journal was replayed, and so all locks that its owner held.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`LockError::Lost`] if another host has claimed the slot meanwhile, because it held this one for dead.
+    pub async fn clear(&self, claim: Claim) -> Result<(), LockError> {
+        self.quiesce().await;
+        let number = claim.victim.number;
+        let cell = self.area.slot_cell(number);
+        let generation = claim.victim.generation.checked_add(1);
+        let free = Slot {
+            state: SlotState::Free,
+            generation: generation.ok_or(LockError::NoSlot)?,
+            token: self.tokens.next(),
+            ..claim.victim
+        };
+        let new = free.encode();
+        match self
+            .step
+            .swap(cell, &claim.image, &new, Fence::Lease)
+            .await?
+        {
+            Swap::Done => Ok(()),
+            Swap::Found(found) => match Slot::decode(&found, number, cell.0) {
+                Ok(slot) if slot.generation != claim.victim.generation => Ok(()),
+                _ => Err(LockError::Lost),
+            },
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! Tests of one or two hosts on a disk that answers at once; what time and failures do is the simulator's (tests/sim).
+
+use api::block::BlockDevice;
+use api::fake::{FakeClock, FakeDisk, Faults, block_on};
+
+use crate::area::{Area, Backend, Cell, Terms};
+use crate::{Attempt, Host, Journal, Life, LockError, Locks, Mode};
+use alloc::vec::Vec;
+
+type TestLocks<'a> = Locks<&'a FakeDisk, &'a FakeClock>;
+
+const LOCK: Cell = Cell(1000);
+
+fn area(backend: Backend) -> Area {
+    Area {
+        slots_lba: 8,
+        slots: 8,
+        slot_stride: 8,
+        backend,
+        terms: Terms::DEFAULT,
+    }
+}
+
+fn join<'a>(disk: &'a FakeDisk, clock: &'a FakeClock, backend: Backend, id: u8) -> TestLocks<'a> {
+    let host = Host {
+        uuid: [id; 16],
+        name: "tester",
+        nonce: u64::from(id),
+    };
+    let journal = |slot| Journal {
+        lba: u64::from(slot) * 100 + 5000,
+        blocks: 100,
+    };
+    block_on(Locks::join(disk, clock, area(backend), host, journal)).unwrap()
+}
+
+fn acquire(locks: &TestLocks<'_>, mode: Mode) -> Attempt {
+    block_on(locks.try_acquire(LOCK, mode)).unwrap()
+}
+
+fn acquired(locks: &TestLocks<'_>, mode: Mode) -> bool {
+    matches!(acquire(locks, mode), Attempt::Acquired(_))
+}
+
+#[test]
+fn an_uncontended_acquire_takes_two_requests_and_a_release_one() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let locks = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    disk.take_requests();
+    assert!(acquired(&locks, Mode::Exclusive));
+    assert_eq!(disk.take_requests(), 2);
+    block_on(locks.release(LOCK)).unwrap();
+    assert_eq!(disk.take_requests(), 1);
+    assert_eq!(locks.holds(LOCK), None);
+}
+
+#[test]
+fn modes_exclude_each_other_as_they_should() {
+    for backend in [Backend::CompareAndWrite] {
+        for (first, second, together) in [
+            (Mode::Exclusive, Mode::Exclusive, false),
+            (Mode::Exclusive, Mode::Shared, false),
+            (Mode::Shared, Mode::Shared, true),
+            (Mode::Shared, Mode::Exclusive, false),
+            (Mode::Shared, Mode::MultiWriter, false),
+            (Mode::MultiWriter, Mode::MultiWriter, true),
+            (Mode::MultiWriter, Mode::Exclusive, false),
+        ] {
+            let (disk, clock) = (FakeDisk::new(4096, 10_000), FakeClock::default());
+            let one = join(&disk, &clock, backend, 1);
+            let two = join(&disk, &clock, backend, 2);
+            assert!(acquired(&one, first));
+            assert_eq!(acquired(&two, second), together, "{first:?} {second:?}");
+            block_on(one.release(LOCK)).unwrap();
+            assert!(acquired(&two, second));
+        }
+    }
+}
+
+#[test]
+fn a_lone_reader_can_become_a_writer_and_go_back() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let one = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    let two = join(&disk, &clock, Backend::CompareAndWrite, 2);
+    assert!(acquired(&one, Mode::Shared));
+    assert!(acquired(&one, Mode::Exclusive));
+    assert!(!acquired(&two, Mode::Shared));
+    assert!(acquired(&one, Mode::Shared));
+    assert!(acquired(&two, Mode::Shared));
+    assert!(!acquired(&one, Mode::Exclusive));
+    assert_eq!(one.holds(LOCK), Some(Mode::Shared));
+}
+
+#[test]
+fn the_token_before_tells_whether_anybody_had_the_lock_meanwhile() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let one = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    let two = join(&disk, &clock, Backend::CompareAndWrite, 2);
+    assert!(acquired(&one, Mode::Exclusive));
+    let mine = block_on(one.release(LOCK)).unwrap();
+    let Attempt::Acquired(again) = acquire(&one, Mode::Exclusive) else {
+        panic!("nobody holds it");
+    };
+    assert_eq!(again.previous, mine);
+    let mine = block_on(one.release(LOCK)).unwrap();
+    assert!(acquired(&two, Mode::Exclusive));
+    block_on(two.release(LOCK)).unwrap();
+    let Attempt::Acquired(again) = acquire(&one, Mode::Exclusive) else {
+        panic!("nobody holds it");
+    };
+    assert_ne!(again.previous, mine);
+}
+
+#[test]
+fn a_compare_and_write_that_landed_without_an_answer_is_a_success() {
+    for faults in [
+        [Faults::LostReply, Faults::None],
+        [Faults::LostRequest, Faults::None],
+        [Faults::LostReply, Faults::LostReply],
+        [Faults::LostRequest, Faults::LostReply],
+    ] {
+        let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+        let one = join(&disk, &clock, Backend::CompareAndWrite, 1);
+        disk.inject(faults);
+        assert!(acquired(&one, Mode::Exclusive), "{faults:?}");
+        let two = join(&disk, &clock, Backend::CompareAndWrite, 2);
+        assert!(!acquired(&two, Mode::Exclusive));
+        disk.inject(faults);
+        block_on(one.release(LOCK)).unwrap();
+        assert!(acquired(&two, Mode::Exclusive));
+        disk.inject(faults);
+        block_on(one.beat()).unwrap();
+    }
+}
+
+#[test]
+fn a_dead_hosts_locks_are_freed_by_clearing_its_slot() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let one = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    let two = join(&disk, &clock, Backend::CompareAndWrite, 2);
+    assert!(acquired(&one, Mode::Exclusive));
+    let Attempt::Busy(holder) = acquire(&two, Mode::Exclusive) else {
+        panic!("it is held");
+    };
+    assert_eq!((holder.member, holder.life), (one.me(), Life::Alive));
+    let not_dead = block_on(two.claim(one.me().slot)).unwrap_err();
+    assert_eq!(
+        not_dead,
+        LockError::NotDead {
+            slot: one.me().slot
+        }
+    );
+    for _ in 0..6 {
+        clock.advance(Terms::DEFAULT.beat_nanos());
+        block_on(two.beat()).unwrap();
+    }
+    let Attempt::Busy(holder) = acquire(&two, Mode::Exclusive) else {
+        panic!("it is not recovered yet");
+    };
+    assert_eq!(holder.life, Life::Dead);
+    let claim = block_on(two.claim(one.me().slot)).unwrap();
+    assert_eq!(claim.journal(), one.journal());
+    assert!(!acquired(&two, Mode::Exclusive));
+    assert_eq!(block_on(one.beat()), Err(LockError::Lost));
+    block_on(two.clear(claim)).unwrap();
+    assert!(acquired(&two, Mode::Exclusive));
+    // The dead host's slot is free for the next one, which cannot be taken for it.
+    let three = join(&disk, &clock, Backend::CompareAndWrite, 3);
+    assert_eq!(three.me().slot, one.me().slot);
+    assert_ne!(three.me(), one.me());
+}
+
+#[test]
+fn the_gate_closes_before_the_lease_ends() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let locks = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    let gate = locks.gate();
+    let write = || {
+        let buffer = api::block::Buffer::zeroed(512);
+        block_on(gate.write(9000, buffer, api::block::Durability::Fua)).1
+    };
+    assert_eq!(write(), Ok(()));
+    clock.advance(Terms::DEFAULT.working_nanos());
+    assert_eq!(write(), Err(api::block::BlockError::Fenced));
+    block_on(locks.beat()).unwrap();
+    assert_eq!(write(), Ok(()));
+    drop(locks);
+    assert_eq!(write(), Err(api::block::BlockError::Fenced));
+}
+
+#[test]
+fn a_local_volume_recovers_its_former_life_at_once() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let dead = join(&disk, &clock, Backend::Local, 1);
+    assert!(acquired(&dead, Mode::Exclusive));
+    let victim = dead.me();
+    drop(dead);
+    let locks = join(&disk, &clock, Backend::Local, 2);
+    let before = api::time::Clock::now(&clock);
+    let claim = block_on(locks.claim(victim.slot)).unwrap();
+    block_on(locks.clear(claim)).unwrap();
+    assert_eq!(api::time::Clock::now(&clock), before);
+    assert!(acquired(&locks, Mode::Exclusive));
+}
+
+#[test]
+fn sixty_four_hosts_have_a_slot_and_the_next_has_none_until_one_leaves() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let area = Area {
+        slots: 64,
+        ..area(Backend::CompareAndWrite)
+    };
+    let join = |id: u8| {
+        let host = Host {
+            uuid: [id; 16],
+            name: "one of many",
+            nonce: u64::from(id),
+        };
+        block_on(Locks::join(&disk, &clock, area, host, |_| {
+            Journal::default()
+        }))
+    };
+    let mut hosts: Vec<_> = (0..64).map(|id| join(id).unwrap()).collect();
+    for locks in &hosts {
+        assert!(acquired(locks, Mode::Shared));
+    }
+    assert_eq!(join(64).unwrap_err(), LockError::NoSlot);
+    block_on(hosts.remove(10).leave()).unwrap();
+    assert_eq!(join(65).unwrap().me().slot, 10);
+}
