@@ -8,14 +8,14 @@ use core::cell::{self, RefCell};
 use api::block::BlockDevice;
 use api::time::Clock;
 
-use crate::area::Area;
+use crate::area::{Area, Backend};
 use crate::error::LockError;
 use crate::image::Image;
 use crate::lease::Lease;
-use crate::service::{Locks, Own, Tokens};
-use crate::slot::{Journal, NAME_LEN, Slot, SlotState};
+use crate::service::{Locks, Own, ROUNDS, Tokens};
+use crate::slot::{Journal, Member, NAME_LEN, Slot, SlotState};
 use crate::step::{AtomicStep, Fence, Step, Swap};
-use crate::takeover::Watch;
+use crate::takeover::{Moment, Watch};
 
 /// Who joins.
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +38,25 @@ impl Host<'_> {
     }
 }
 
+/// A slot that can be had: as it is and as it is to become.
+struct Offer {
+    found: Image,
+    taken: Slot,
+    /// Who gets it.
+    me: Member,
+}
+
 impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
-    /// Takes a free slot of the volume for this host, whose journal there is what `journal_of` says of the slot.
+    /// Takes a slot of the volume for this host, whose journal there is what `journal_of` says of the slot.
+    ///
+    /// If no slot is free, it waits for up to a lease to find one whose host is dead, and takes that with its journal:
+    /// see [`Locks::inherited`].
     ///
     /// The lease begins; [`Locks::keep_alive`] must run from now on.
     ///
     /// # Errors
     ///
-    /// Returns [`LockError::NoSlot`] if all slots are taken, also by dead hosts that nobody has recovered.
+    /// Returns [`LockError::NoSlot`] if all slots have living hosts.
     pub async fn join(
         device: D,
         clock: C,
@@ -56,47 +67,36 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
         area.validate(&device.geometry())?;
         let lease = Arc::new(Lease::new(area.terms.reclaim_nanos()));
         let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area)?;
-        let tokens = Tokens::new(host.nonce);
-        for number in 0..area.slots {
-            let cell = area.slot_cell(number);
-            let found = step.load(cell).await?.image;
-            let free = match Slot::decode(&found, number, cell.0) {
-                Ok(slot) if slot.state == SlotState::Free => slot,
-                // A damaged slot is nobody's until it has been repaired.
-                Ok(_) | Err(_) => continue,
-            };
-            let slot = Slot {
-                state: SlotState::Live,
-                token: tokens.next(),
-                counter: 1,
-                uuid: host.uuid,
-                journal: journal_of(number),
-                wanted: 0,
-                name: host.name_bytes(),
-                ..free
-            };
-            let image = slot.encode();
-            let sent = clock.now();
-            match step.swap(cell, &found, &image, Fence::None).await? {
-                Swap::Done => {}
-                Swap::Found(_) => continue,
-            }
-            lease.extend(sent.saturating_add(area.terms.working_nanos()));
-            return Ok(Self {
-                device,
-                clock,
-                area,
-                lease,
-                step,
-                me: slot.member(),
-                tokens,
-                own: RefCell::new(Own { slot, image }),
-                table: RefCell::new(BTreeMap::new()),
-                watch: RefCell::new(Watch::default()),
-                wanted: cell::Cell::new(0),
-            });
+        let joining = Joining {
+            area: &area,
+            clock: &clock,
+            step: &step,
+            lease: &lease,
+            host,
+            tokens: Tokens::new(host.nonce),
+        };
+        let (own, me) = joining.take_slot(journal_of).await?;
+        let tokens = joining.tokens;
+        let inherits = own.slot.state != SlotState::Live;
+        let locks = Self {
+            device,
+            clock,
+            area,
+            lease,
+            step,
+            me,
+            tokens,
+            own: RefCell::new(own),
+            own_busy: cell::Cell::new(false),
+            inherits: cell::Cell::new(inherits),
+            table: RefCell::new(BTreeMap::new()),
+            watch: RefCell::new(Watch::default()),
+            wanted: cell::Cell::new(0),
+        };
+        if inherits && area.backend != Backend::Local {
+            locks.wait_reclaim().await;
         }
-        Err(LockError::NoSlot)
+        Ok(locks)
     }
 
     /// Gives the slot back, and with it every lock that is still held. Writing ends.
@@ -106,20 +106,16 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     /// # Errors
     ///
     /// Returns [`LockError::Lost`] if another host has taken the slot over, and errors of the device; the other hosts
-    /// then find this one dead after a while.
+    /// then find this one dead after a while. So they do after [`LockError::Unrecovered`].
     pub async fn leave(self) -> Result<(), LockError> {
+        if self.inherits.get() {
+            return Err(LockError::Unrecovered);
+        }
         self.quiesce().await;
         let mut image = self.own.borrow().image.clone();
         let cell = self.area.slot_cell(self.me.slot);
-        for _ in 0..crate::service::ROUNDS {
-            let slot = self.own_slot(&image)?;
-            let generation = slot.generation.checked_add(1);
-            let free = Slot {
-                state: SlotState::Free,
-                generation: generation.ok_or(LockError::NoSlot)?,
-                token: self.tokens.next(),
-                ..slot
-            };
+        for _ in 0..ROUNDS {
+            let free = self.own_slot(&image)?.freed(self.tokens.next())?;
             let new = free.encode();
             match self.step.swap(cell, &image, &new, self.own_fence()).await? {
                 Swap::Done => return Ok(()),
@@ -135,6 +131,132 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
         let cell = self.area.slot_cell(self.me.slot);
         Slot::decode(found, self.me.slot, cell.0)
             .is_ok_and(|slot| slot.generation != self.me.generation && self.tokens.made(slot.token))
+    }
+}
+
+/// What a host has while it has no slot yet.
+struct Joining<'a, D, C> {
+    area: &'a Area,
+    clock: &'a C,
+    step: &'a Step<D, C>,
+    lease: &'a Lease,
+    host: Host<'a>,
+    tokens: Tokens,
+}
+
+impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
+    /// Takes a free slot, or one whose host is found dead within a lease.
+    async fn take_slot(
+        &self,
+        journal_of: impl Fn(u16) -> Journal,
+    ) -> Result<(Own, Member), LockError> {
+        let mut watch = Watch::default();
+        let begun = self.clock.now();
+        // The first survey begins the watch, so the last one must be more than a lease later.
+        let patience_nanos = self.area.terms.lease_nanos().saturating_mul(2);
+        loop {
+            let offers = self.offers(&mut watch, &journal_of).await?;
+            for offer in offers {
+                let number = offer.me.slot;
+                let cell = self.area.slot_cell(number);
+                let image = offer.taken.encode();
+                let sent = self.clock.now();
+                let swap = self.step.swap(cell, &offer.found, &image, Fence::None);
+                if let Swap::Done = swap.await? {
+                    self.lease
+                        .extend(sent.saturating_add(self.area.terms.working_nanos()));
+                    let slot = offer.taken;
+                    return Ok((Own { slot, image }, offer.me));
+                }
+            }
+            let now = self.clock.now();
+            if now.saturating_since(begun) > patience_nanos {
+                return Err(LockError::NoSlot);
+            }
+            let next = now.saturating_add(self.area.terms.beat_nanos());
+            self.clock.sleep_until(next).await;
+        }
+    }
+
+    /// Returns the slots that can be had now, free ones first.
+    async fn offers(
+        &self,
+        watch: &mut Watch,
+        journal_of: &impl Fn(u16) -> Journal,
+    ) -> Result<Vec<Offer>, LockError> {
+        let sent = self.clock.now();
+        let first = self.area.slot_cell(0);
+        let all = self
+            .step
+            .load_all(first, self.area.slot_stride, self.area.slots)
+            .await?;
+        let answered = self.clock.now();
+        let mut free = Vec::new();
+        let mut dead = Vec::new();
+        for (number, seen) in (0..).zip(all) {
+            // A damaged slot is nobody's until it has been repaired.
+            let Ok(slot) = Slot::decode(&seen.image, number, self.area.slot_cell(number).0) else {
+                continue;
+            };
+            let moment = Moment { sent, answered };
+            let unchanged_nanos = watch.note(number, slot.token, moment);
+            if slot.state == SlotState::Free {
+                free.push(self.fresh(seen.image, slot, journal_of(number)));
+            } else if self.is_dead(&slot, unchanged_nanos) {
+                dead.extend(self.inherited(seen.image, slot));
+            }
+        }
+        free.append(&mut dead);
+        Ok(free)
+    }
+
+    fn is_dead(&self, slot: &Slot, unchanged_nanos: u64) -> bool {
+        let beats = match slot.state {
+            SlotState::Free => false,
+            SlotState::Live => true,
+            // Another host is at it; whether it lives its own slot tells.
+            SlotState::Replaying(by) => by.slot == slot.number,
+        };
+        let former_life = slot.state == SlotState::Live && slot.uuid == self.host.uuid;
+        let alone = self.area.backend == Backend::Local;
+        beats && (former_life || alone || unchanged_nanos >= self.area.terms.lease_nanos())
+    }
+
+    /// A free slot, taken.
+    fn fresh(&self, found: Image, free: Slot, journal: Journal) -> Offer {
+        let taken = Slot {
+            state: SlotState::Live,
+            token: self.tokens.next(),
+            counter: 1,
+            uuid: self.host.uuid,
+            journal,
+            wanted: 0,
+            name: self.host.name_bytes(),
+            ..free
+        };
+        Offer {
+            found,
+            me: taken.member(),
+            taken,
+        }
+    }
+
+    /// A dead host's slot, taken: it goes on standing for the dead host, whose locks hold, until the journal has been
+    /// replayed. No offer if its generations are used up.
+    fn inherited(&self, found: Image, dead: Slot) -> Option<Offer> {
+        let me = Member {
+            slot: dead.number,
+            generation: dead.generation.checked_add(1)?,
+        };
+        let taken = Slot {
+            state: SlotState::Replaying(me),
+            token: self.tokens.next(),
+            uuid: self.host.uuid,
+            wanted: 0,
+            name: self.host.name_bytes(),
+            ..dead
+        };
+        Some(Offer { found, taken, me })
     }
 }
 
