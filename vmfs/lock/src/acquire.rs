@@ -129,13 +129,15 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             change.sent = true;
             match self.step.swap(cell, &image, &new, Fence::Lease).await? {
                 Swap::Done => {
-                    change.end_free();
+                    // Still under way: another operation on the cell must not begin before this has been said.
+                    change.freed();
+                    self.step.publish(cell, &new).await;
                     return Ok(token);
                 }
                 Swap::Found(found) => {
                     let record = Record::decode(&found, cell.0)?;
                     if !record.names(self.me) {
-                        change.end_free();
+                        change.freed();
                         return Ok(record.token);
                     }
                     image = found;
@@ -155,14 +157,18 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             return Ok(None);
         }
         let neighbours = self.survey().await?;
-        let holder = record.obstacles(self.me, mode).find_map(|member| {
-            let neighbour = neighbours.get(usize::from(member.slot))?;
-            (!neighbour.frees(member)).then_some(Holder {
-                member,
-                life: neighbour.life,
-                mode: record.mode,
-            })
-        });
-        Ok(holder)
+        for member in record.obstacles(self.me, mode) {
+            let Some(neighbour) = neighbours.get(usize::from(member.slot)) else {
+                continue;
+            };
+            if !self.is_void(member, neighbour).await? {
+                return Ok(Some(Holder {
+                    member,
+                    life: neighbour.life,
+                    mode: record.mode,
+                }));
+            }
+        }
+        Ok(None)
     }
 }

@@ -42,9 +42,6 @@ pub enum LockError {
         /// The slot.
         slot: u16,
     },
-    /// The volume wants an atomic step that is not there.
-    #[error("the volume's atomic step is not supported")]
-    Unsupported,
     /// The area's description makes no sense.
     #[error("lock area: {0}")]
     Area(#[from] AreaError),

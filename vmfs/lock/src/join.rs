@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::cell::{self, RefCell};
 
 use api::block::BlockDevice;
-use api::time::Clock;
+use api::time::{Clock, HostInstant};
 
 use crate::area::{Area, Backend};
 use crate::error::LockError;
@@ -14,7 +14,7 @@ use crate::image::Image;
 use crate::lease::Lease;
 use crate::service::{Locks, Own, ROUNDS, Tokens};
 use crate::slot::{Journal, Member, NAME_LEN, Slot, SlotState};
-use crate::step::{AtomicStep, Fence, Step, Swap};
+use crate::step::{AtomicStep, Fence, Seat, Step, Swap};
 use crate::takeover::{Moment, Watch};
 
 /// Who joins.
@@ -44,6 +44,26 @@ struct Offer {
     taken: Slot,
     /// Who gets it.
     me: Member,
+    /// When it was seen to be free.
+    seen: HostInstant,
+}
+
+impl Offer {
+    fn new(found: Image, taken: Slot, seen: HostInstant) -> Self {
+        Self {
+            found,
+            me: taken.member(),
+            taken,
+            seen,
+        }
+    }
+}
+
+/// What a host that joins has seen so far.
+#[derive(Default)]
+struct Watches {
+    slots: Watch,
+    seats: Watch,
 }
 
 impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
@@ -66,7 +86,7 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     ) -> Result<Self, LockError> {
         area.validate(&device.geometry())?;
         let lease = Arc::new(Lease::new(area.terms.reclaim_nanos()));
-        let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area)?;
+        let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area);
         let joining = Joining {
             area: &area,
             clock: &clock,
@@ -118,7 +138,10 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
             let free = self.own_slot(&image)?.freed(self.tokens.next())?;
             let new = free.encode();
             match self.step.swap(cell, &image, &new, self.own_fence()).await? {
-                Swap::Done => return Ok(()),
+                Swap::Done => {
+                    self.step.publish(cell, &new).await;
+                    return self.step.leave_seat(cell).await;
+                }
                 Swap::Found(found) if self.has_left(&found) => return Ok(()),
                 Swap::Found(found) => image = found,
             }
@@ -150,16 +173,26 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
         &self,
         journal_of: impl Fn(u16) -> Journal,
     ) -> Result<(Own, Member), LockError> {
-        let mut watch = Watch::default();
+        let mut watches = Watches::default();
         let begun = self.clock.now();
-        // The first survey begins the watch, so the last one must be more than a lease later.
-        let patience_nanos = self.area.terms.lease_nanos().saturating_mul(2);
+        // The first survey begins the watch, so the last one must be well more than a lease later.
+        let terms = &self.area.terms;
+        let watch_nanos = terms.lease_nanos().saturating_add(terms.reclaim_nanos());
+        let patience_nanos = watch_nanos.saturating_mul(3);
         loop {
-            let offers = self.offers(&mut watch, &journal_of).await?;
+            let offers = self.offers(&mut watches, &journal_of).await?;
             for offer in offers {
                 let number = offer.me.slot;
                 let cell = self.area.slot_cell(number);
                 let image = offer.taken.encode();
+                let seat = (number, cell);
+                let nonce = self.host.nonce;
+                let taken = self
+                    .step
+                    .take_seat(seat, nonce, offer.seen, &self.area.terms);
+                if !taken.await? {
+                    continue;
+                }
                 let sent = self.clock.now();
                 let swap = self.step.swap(cell, &offer.found, &image, Fence::None);
                 if let Swap::Done = swap.await? {
@@ -181,7 +214,7 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
     /// Returns the slots that can be had now, free ones first.
     async fn offers(
         &self,
-        watch: &mut Watch,
+        watches: &mut Watches,
         journal_of: &impl Fn(u16) -> Journal,
     ) -> Result<Vec<Offer>, LockError> {
         let sent = self.clock.now();
@@ -190,24 +223,61 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
             .step
             .load_all(first, self.area.slot_stride, self.area.slots)
             .await?;
-        let answered = self.clock.now();
+        let moment = Moment {
+            sent,
+            answered: self.clock.now(),
+        };
         let mut free = Vec::new();
         let mut dead = Vec::new();
         for (number, seen) in (0..).zip(all) {
+            let cell = self.area.slot_cell(number);
             // A damaged slot is nobody's until it has been repaired.
-            let Ok(slot) = Slot::decode(&seen.image, number, self.area.slot_cell(number).0) else {
+            let Ok(slot) = Slot::decode(&seen.image, number, cell.0) else {
                 continue;
             };
-            let moment = Moment { sent, answered };
-            let unchanged_nanos = watch.note(number, slot.token, moment);
-            if slot.state == SlotState::Free {
-                free.push(self.fresh(seen.image, slot, journal_of(number)));
-            } else if self.is_dead(&slot, unchanged_nanos) {
-                dead.extend(self.inherited(seen.image, slot));
+            let unchanged_nanos = watches.slots.note(number, slot.token, moment);
+            let is_free = slot.state == SlotState::Free;
+            if !is_free && !self.is_dead(&slot, unchanged_nanos) {
+                continue;
+            }
+            // One is enough, and looking at seats costs requests.
+            if is_free && !free.is_empty() {
+                continue;
+            }
+            let sent = self.clock.now();
+            if !self.may_sit(number, is_free, &mut watches.seats).await? {
+                continue;
+            }
+            if is_free {
+                let taken = self.fresh(slot, journal_of(number));
+                free.push(Offer::new(seen.image, taken, sent));
+            } else if let Some((taken, me)) = self.inherited(slot) {
+                dead.push(Offer {
+                    me,
+                    ..Offer::new(seen.image, taken, sent)
+                });
             }
         }
         free.append(&mut dead);
         Ok(free)
+    }
+
+    /// Tells whether the seat of a slot can be taken: it is empty, or nobody can be about to use it any more.
+    async fn may_sit(
+        &self,
+        number: u16,
+        is_free: bool,
+        watch: &mut Watch,
+    ) -> Result<bool, LockError> {
+        let sent = self.clock.now();
+        let seat = self.step.seat(self.area.slot_cell(number)).await?;
+        let answered = self.clock.now();
+        let Seat::Taken(token) = seat else {
+            return Ok(is_free || self.area.backend != Backend::Paxos);
+        };
+        let unchanged_nanos = watch.note(number, token, Moment { sent, answered });
+        let terms = &self.area.terms;
+        Ok(unchanged_nanos >= terms.lease_nanos().saturating_add(terms.reclaim_nanos()))
     }
 
     fn is_dead(&self, slot: &Slot, unchanged_nanos: u64) -> bool {
@@ -223,8 +293,8 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
     }
 
     /// A free slot, taken.
-    fn fresh(&self, found: Image, free: Slot, journal: Journal) -> Offer {
-        let taken = Slot {
+    fn fresh(&self, free: Slot, journal: Journal) -> Slot {
+        Slot {
             state: SlotState::Live,
             token: self.tokens.next(),
             counter: 1,
@@ -233,17 +303,12 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
             wanted: 0,
             name: self.host.name_bytes(),
             ..free
-        };
-        Offer {
-            found,
-            me: taken.member(),
-            taken,
         }
     }
 
     /// A dead host's slot, taken: it goes on standing for the dead host, whose locks hold, until the journal has been
-    /// replayed. No offer if its generations are used up.
-    fn inherited(&self, found: Image, dead: Slot) -> Option<Offer> {
+    /// replayed. `None` if its generations are used up.
+    fn inherited(&self, dead: Slot) -> Option<(Slot, Member)> {
         let me = Member {
             slot: dead.number,
             generation: dead.generation.checked_add(1)?,
@@ -256,7 +321,7 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
             name: self.host.name_bytes(),
             ..dead
         };
-        Some(Offer { found, taken, me })
+        Some((taken, me))
     }
 }
 
@@ -272,7 +337,7 @@ pub async fn read_slots<D: BlockDevice + Clone, C: Clock + Clone>(
 ) -> Result<Vec<Result<Slot, LockError>>, LockError> {
     area.validate(&device.geometry())?;
     let lease = Arc::new(Lease::new(0));
-    let step = Step::new(device, clock, lease, area)?;
+    let step = Step::new(device, clock, lease, area);
     let all = step
         .load_all(area.slot_cell(0), area.slot_stride, area.slots)
         .await?;

@@ -223,8 +223,8 @@ impl Change<'_> {
         self.sent = false;
     }
 
-    /// Ends with the lock not held, and nothing in doubt.
-    pub(crate) fn end_free(mut self) {
+    /// The lock is not held, and nothing is in doubt, whenever the operation ends from now on.
+    pub(crate) fn freed(&mut self) {
         self.before = None;
         self.sent = false;
     }

@@ -42,11 +42,6 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Tells whether a lock that names `member` is void.
-    pub(crate) fn frees(&self, member: Member) -> bool {
-        self.life != Life::Damaged && self.settled && self.slot.generation != member.generation
-    }
-
     /// Returns the cell that the owner waits for.
     #[must_use]
     pub const fn wanted(&self) -> Option<Cell> {
@@ -153,6 +148,26 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             }
         }
         Ok(all)
+    }
+
+    /// Tells whether a lock that names `member` is void, by the survey that found its slot like this.
+    pub(crate) async fn is_void(
+        &self,
+        member: Member,
+        neighbour: &Neighbour,
+    ) -> Result<bool, LockError> {
+        if neighbour.life == Life::Damaged || neighbour.slot.generation == member.generation {
+            return Ok(false);
+        }
+        if neighbour.settled {
+            return Ok(true);
+        }
+        // A generation that is not there to stay would let the dead host's journal be replayed once more, over what
+        // the next holder of the lock has written.
+        let cell = self.area.slot_cell(member.slot);
+        let image = self.step.settle(cell).await?;
+        let slot = Slot::decode(&image, member.slot, cell.0)?;
+        Ok(slot.generation != member.generation)
     }
 
     fn meet(&self, number: u16, seen: &Seen, moment: Moment) -> Neighbour {
@@ -265,7 +280,10 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             .swap(cell, &claim.image, &new, Fence::Lease)
             .await?
         {
-            Swap::Done => Ok(()),
+            Swap::Done => {
+                self.step.publish(cell, &new).await;
+                Ok(())
+            }
             Swap::Found(found) => match Slot::decode(&found, number, cell.0) {
                 Ok(slot) if slot.generation != claim.victim.generation => Ok(()),
                 _ => Err(LockError::Lost),

@@ -15,6 +15,7 @@ use std::task::Poll;
 
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
 
+use super::describe::describe;
 use super::world::{Event, SECOND, TaskId, World};
 
 /// How the fabric misbehaves. Chances are per thousand requests.
@@ -350,6 +351,10 @@ impl Disk {
     }
 
     fn store(&self, host: usize, life: u32, lba: u64, data: &[u8], cached: bool) {
+        self.world.note(|| {
+            let what = describe(data).unwrap_or_default();
+            format!("disk    block {lba} by host {host}: {what}")
+        });
         if let Some(witness) = &*self.witness.borrow() {
             witness.lands(host, life, lba, data);
         }

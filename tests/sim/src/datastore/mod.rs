@@ -3,6 +3,7 @@
 //! One seed gives one schedule. A schedule that breaks a promise is run again with a trace that people can read.
 
 pub mod broken;
+pub mod describe;
 pub mod disk;
 pub mod judge;
 pub mod toy;
@@ -103,7 +104,10 @@ impl Simulation {
         let world = Rc::new(World::new(plan.seed, traced));
         let count = plan.hosts.unwrap_or_else(|| world.between(2, 4) as usize);
         let weather = Weather::draw(&world, plan.rule);
-        let backend = plan.backend.unwrap_or(Backend::CompareAndWrite);
+        let backend = plan.backend.unwrap_or_else(|| match world.below(3) {
+            0 => Backend::Paxos,
+            _ => Backend::CompareAndWrite,
+        });
         let block_len: usize = if world.chance(200) { 4096 } else { 512 };
         let slots = (count + world.below(3) as usize + 2) as u16;
         let layout = layout(&world, backend, slots, block_len);
