@@ -195,6 +195,10 @@ pub trait BlockDevice {
         expected: Buffer,
         new: Buffer,
     ) -> impl Future<Output = Result<Compared, BlockError>>;
+
+    /// Completes when no request is under way whose future was dropped or that ended in [`BlockError::TimedOut`]: until
+    /// then such a write may still take effect, and blocks that it names must not be used for anything else.
+    fn drain(&self) -> impl Future<Output = ()>;
 }
 
 /// What points to a device is a device.
@@ -245,6 +249,10 @@ macro_rules! forward {
                 new: Buffer,
             ) -> impl Future<Output = Result<Compared, BlockError>> {
                 (**self).compare_and_write(lba, expected, new)
+            }
+
+            fn drain(&self) -> impl Future<Output = ()> {
+                (**self).drain()
             }
         }
     )*};

@@ -134,4 +134,8 @@ impl<D: BlockDevice, C: Clock> BlockDevice for Gate<D, C> {
         let result = self.guard(request).await;
         self.noted(result)
     }
+
+    fn drain(&self) -> impl Future<Output = ()> {
+        self.device.drain()
+    }
 }

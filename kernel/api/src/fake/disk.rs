@@ -177,6 +177,8 @@ impl BlockDevice for FakeDisk {
             Faults::LostReply | Faults::LostRequest => Err(BlockError::TimedOut),
         }
     }
+
+    async fn drain(&self) {}
 }
 
 /// A clock that stands still until somebody waits: then it is as late as he waits for.
