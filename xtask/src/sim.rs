@@ -18,6 +18,44 @@ pub(crate) struct Options {
 enum Subject {
     /// The scheduler: a random host against an oracle, and cases beside a round robin and credit2's rules.
     Sched(Sched),
+    /// The datastore: hosts that share a disk on which everything goes wrong that may.
+    Datastore(Datastore),
+}
+
+#[derive(Debug, Args)]
+struct Datastore {
+    /// Decides everything that is random; one seed gives one schedule.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds to run, from that one on; stops at the first that breaks a promise, and prints its trace.
+    #[arg(long, default_value_t = 1)]
+    count: u64,
+    /// Hosts; without it each seed chooses.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(2..=8))]
+    hosts: Option<u8>,
+    /// The atomic step; without it each seed chooses.
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
+    /// Break this rule, to see that the simulator notices.
+    #[arg(long = "break", value_parser = clap::builder::PossibleValuesParser::new(rules()))]
+    rule: Option<String>,
+    /// Print what happened even if all went well.
+    #[arg(long)]
+    trace: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Backend {
+    /// The device compares and writes.
+    Compare,
+    /// Disk Paxos.
+    Paxos,
+}
+
+fn rules() -> impl Iterator<Item = &'static str> {
+    sim::datastore::broken::Rule::ALL
+        .iter()
+        .map(|(name, _)| *name)
 }
 
 #[derive(Debug, Args)]
@@ -37,7 +75,46 @@ struct Sched {
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
-    let Subject::Sched(options) = &options.subject;
+    match &options.subject {
+        Subject::Sched(options) => sched(options),
+        Subject::Datastore(options) => datastore(options),
+    }
+}
+
+fn datastore(options: &Datastore) -> ExitCode {
+    use sim::datastore::{Plan, broken, run, sweep};
+    let plan = Plan {
+        seed: options.seed,
+        hosts: options.hosts.map(usize::from),
+        backend: options.backend.map(|backend| match backend {
+            Backend::Compare => lock::Backend::CompareAndWrite,
+            Backend::Paxos => lock::Backend::Paxos,
+        }),
+        rule: options.rule.as_deref().and_then(broken::Rule::named),
+    };
+    let start = Instant::now();
+    let swept = sweep(plan, options.count);
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{} schedules, {} requests, {:.1} h of virtual time",
+        swept.schedules,
+        swept.requests,
+        swept.nanos as f64 / 3.6e12
+    );
+    println!("took {seconds:.1} s");
+    let shown = swept.failed.or(options.trace.then_some(options.seed));
+    if let Some(seed) = shown {
+        let outcome = run(Plan { seed, ..plan }, true);
+        print!("{}", outcome.trace);
+        if let Some(promise) = outcome.broken {
+            println!("BROKEN by seed {seed}: {promise}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn sched(options: &Sched) -> ExitCode {
     let plan = sim::report::Plan {
         seed: options.seed,
         cpus: usize::from(options.cpus),

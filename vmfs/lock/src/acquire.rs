@@ -2,7 +2,7 @@
 //!
 //! Trying only: who waits for a lock decides himself how long and what he does meanwhile.
 
-use api::block::BlockDevice;
+use api::block::{BlockDevice, BlockError};
 use api::time::Clock;
 
 use crate::area::Cell;
@@ -53,12 +53,18 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     ///
     /// # Errors
     ///
-    /// Returns [`LockError::Contended`] also while another operation of this host on the lock is under way.
+    /// Returns [`BlockError::Fenced`] if the lease has run out, also for a lock that was held until then, and
+    /// [`LockError::Contended`] also while another operation of this host on the lock is under way, and
+    /// [`LockError::Unrecovered`] before what [`Locks::inherited`] returns has been dealt with.
     pub async fn try_acquire(&self, cell: Cell, mode: Mode) -> Result<Attempt, LockError> {
+        if self.inherits.get() {
+            return Err(LockError::Unrecovered);
+        }
         let mut change = self.begin(cell)?;
         let mut image = match change.held() {
             Some((held, image)) if held == mode => {
                 let token = Record::decode(image, cell.0)?.token;
+                self.check_lease()?;
                 return Ok(Attempt::Acquired(Acquired {
                     token,
                     previous: token,
@@ -77,6 +83,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             change.sent = true;
             match self.step.swap(cell, &image, &new, Fence::Lease).await? {
                 Swap::Done => {
+                    self.check_lease()?;
                     change.end_held(mode, new);
                     return Ok(Attempt::Acquired(Acquired {
                         token,
@@ -91,6 +98,12 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             }
         }
         Err(LockError::Contended { lba: cell.0 })
+    }
+
+    /// Fails if the lease has run out: then what this host holds is perhaps another's already.
+    fn check_lease(&self) -> Result<(), LockError> {
+        let open = self.lease.is_open(self.clock.now());
+        open.then_some(()).ok_or(BlockError::Fenced.into())
     }
 
     /// Gives back the lock at `cell`; does nothing if this host has nothing to do with it. Returns the token of the
@@ -116,13 +129,15 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             change.sent = true;
             match self.step.swap(cell, &image, &new, Fence::Lease).await? {
                 Swap::Done => {
-                    change.end_free();
+                    // Still under way: another operation on the cell must not begin before this has been said.
+                    change.freed();
+                    self.step.publish(cell, &new).await;
                     return Ok(token);
                 }
                 Swap::Found(found) => {
                     let record = Record::decode(&found, cell.0)?;
                     if !record.names(self.me) {
-                        change.end_free();
+                        change.freed();
                         return Ok(record.token);
                     }
                     image = found;
@@ -142,14 +157,18 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             return Ok(None);
         }
         let neighbours = self.survey().await?;
-        let holder = record.obstacles(self.me, mode).find_map(|member| {
-            let neighbour = neighbours.get(usize::from(member.slot))?;
-            (!neighbour.frees(member)).then_some(Holder {
-                member,
-                life: neighbour.life,
-                mode: record.mode,
-            })
-        });
-        Ok(holder)
+        for member in record.obstacles(self.me, mode) {
+            let Some(neighbour) = neighbours.get(usize::from(member.slot)) else {
+                continue;
+            };
+            if !self.is_void(member, neighbour).await? {
+                return Ok(Some(Holder {
+                    member,
+                    life: neighbour.life,
+                    mode: record.mode,
+                }));
+            }
+        }
+        Ok(None)
     }
 }

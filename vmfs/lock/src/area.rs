@@ -67,6 +67,10 @@ impl Terms {
         nanos(self.lease_ms)
     }
 
+    pub(crate) const fn margin_nanos(&self) -> u64 {
+        nanos(self.margin_ms)
+    }
+
     pub(crate) const fn reclaim_nanos(&self) -> u64 {
         nanos(self.reclaim_ms)
     }

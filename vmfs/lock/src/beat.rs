@@ -14,6 +14,19 @@ use crate::step::{AtomicStep, Fence, Swap};
 /// Beats that the device refused are tried again this much more often than others, as a power of two.
 const RETRY_SHIFT: u32 = 2;
 
+/// How soon a future looks again whether another one has done with the own slot.
+const TURN_NANOS: u64 = 10_000_000;
+
+/// The right to change the own slot.
+#[derive(Debug)]
+pub(crate) struct OwnTurn<'a>(&'a core::cell::Cell<bool>);
+
+impl Drop for OwnTurn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
 impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Keeps this host's lease until it cannot be kept any more, and returns why. While the device fails it goes on
     /// trying: as long as nobody takes the slot over, nothing is lost but time.
@@ -49,16 +62,11 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     ///
     /// Returns [`LockError::Lost`] if the slot is not this host's any more.
     pub(crate) async fn beat(&self) -> Result<(), LockError> {
+        let _turn = self.own_turn().await;
         let cell = self.area.slot_cell(self.me.slot);
         let mut expected = self.own.borrow().image.clone();
         for _ in 0..ROUNDS {
-            let last = self.own_slot(&expected)?;
-            let slot = Slot {
-                counter: last.counter.wrapping_add(1),
-                token: self.tokens.next(),
-                wanted: self.wanted.get(),
-                ..last
-            };
+            let slot = self.next_beat(self.own_slot(&expected)?);
             let image = slot.encode();
             // The others count from the moment at which they see the beat, which is later than this.
             let sent = self.clock.now();
@@ -77,18 +85,48 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         Err(LockError::Contended { lba: cell.0 })
     }
 
+    fn next_beat(&self, last: Slot) -> Slot {
+        let (state, generation) = if self.inherits.get() {
+            (last.state, last.generation)
+        } else {
+            (SlotState::Live, self.me.generation)
+        };
+        Slot {
+            state,
+            generation,
+            counter: last.counter.wrapping_add(1),
+            token: self.tokens.next(),
+            wanted: self.wanted.get(),
+            ..last
+        }
+    }
+
+    /// Waits until no other future of this service changes the own slot, and keeps it so.
+    pub(crate) async fn own_turn(&self) -> OwnTurn<'_> {
+        while self.own_busy.replace(true) {
+            self.clock.sleep_until(self.after(TURN_NANOS)).await;
+        }
+        OwnTurn(&self.own_busy)
+    }
+
     /// Reads this host's slot from an image of it.
     ///
     /// # Errors
     ///
-    /// Returns [`LockError::Lost`] if it is another's, or being replayed.
+    /// Returns [`LockError::Lost`] if it is another's, or being replayed by another.
     pub(crate) fn own_slot(&self, image: &Image) -> Result<Slot, LockError> {
         let cell = self.area.slot_cell(self.me.slot);
         let slot = Slot::decode(image, self.me.slot, cell.0)?;
-        let mine = slot.state == SlotState::Live
-            && slot.generation == self.me.generation
-            && self.tokens.made(slot.token);
-        if mine { Ok(slot) } else { Err(LockError::Lost) }
+        let mine = match slot.state {
+            SlotState::Live => slot.generation == self.me.generation,
+            SlotState::Replaying(by) => by == self.me,
+            SlotState::Free => false,
+        };
+        if mine && self.tokens.made(slot.token) {
+            Ok(slot)
+        } else {
+            Err(LockError::Lost)
+        }
     }
 
     /// Whether changes of the own slot need the lease: a compare-and-write harms nobody however late it is.

@@ -33,15 +33,15 @@ pub enum LockError {
     /// This host has as many locks as it may remember.
     #[error("too many locks are held")]
     TooMany,
+    /// This host has its slot from a dead one and has not replayed that one's journal yet.
+    #[error("the journal that came with the slot has not been replayed")]
+    Unrecovered,
     /// The host of this slot is not known to be dead, or the slot is free.
     #[error("the host of slot {slot} is not known to be dead")]
     NotDead {
         /// The slot.
         slot: u16,
     },
-    /// The volume wants an atomic step that is not there.
-    #[error("the volume's atomic step is not supported")]
-    Unsupported,
     /// The area's description makes no sense.
     #[error("lock area: {0}")]
     Area(#[from] AreaError),

@@ -14,6 +14,9 @@ pub const IMAGE_LEN: usize = 384;
 /// Where the checksum of an image stands: its last four bytes, over all bytes before.
 pub const CHECKSUM_AT: usize = IMAGE_LEN - 4;
 
+/// Where the token of an image stands.
+const TOKEN_AT: usize = 16;
+
 /// What a cell holds at one time.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Image([u8; IMAGE_LEN]);
@@ -43,6 +46,12 @@ impl Image {
     pub(crate) fn is_sealed(&self) -> bool {
         let (body, checksum) = self.0.split_at(CHECKSUM_AT);
         checksum == crc32c(body).to_le_bytes()
+    }
+
+    /// Returns the token; it stands at the same place in all images.
+    pub(crate) fn token(&self) -> Token {
+        let raw = self.0.get(TOKEN_AT..).unwrap_or_default();
+        RawToken::ref_from_prefix(raw).map_or(Token::UNUSED, |(raw, _)| (*raw).into())
     }
 
     /// Returns all bytes.

@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 use core::cell::{self, RefCell};
 
 use api::block::BlockDevice;
-use api::time::Clock;
+use api::time::{Clock, HostInstant};
 
-use crate::area::Area;
+use crate::area::{Area, Backend};
 use crate::error::LockError;
 use crate::image::Image;
 use crate::lease::Lease;
-use crate::service::{Locks, Own, Tokens};
-use crate::slot::{Journal, NAME_LEN, Slot, SlotState};
-use crate::step::{AtomicStep, Fence, Step, Swap};
-use crate::takeover::Watch;
+use crate::service::{Locks, Own, ROUNDS, Tokens};
+use crate::slot::{Journal, Member, NAME_LEN, Slot, SlotState};
+use crate::step::{AtomicStep, Fence, Seat, Step, Swap};
+use crate::takeover::{Moment, Watch};
 
 /// Who joins.
 #[derive(Clone, Copy, Debug)]
@@ -38,14 +38,45 @@ impl Host<'_> {
     }
 }
 
+/// A slot that can be had: as it is and as it is to become.
+struct Offer {
+    found: Image,
+    taken: Slot,
+    /// Who gets it.
+    me: Member,
+    /// When it was seen to be free.
+    seen: HostInstant,
+}
+
+impl Offer {
+    fn new(found: Image, taken: Slot, seen: HostInstant) -> Self {
+        Self {
+            found,
+            me: taken.member(),
+            taken,
+            seen,
+        }
+    }
+}
+
+/// What a host that joins has seen so far.
+#[derive(Default)]
+struct Watches {
+    slots: Watch,
+    seats: Watch,
+}
+
 impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
-    /// Takes a free slot of the volume for this host, whose journal there is what `journal_of` says of the slot.
+    /// Takes a slot of the volume for this host, whose journal there is what `journal_of` says of the slot.
+    ///
+    /// If no slot is free, it waits for up to a lease to find one whose host is dead, and takes that with its journal:
+    /// see [`Locks::inherited`].
     ///
     /// The lease begins; [`Locks::keep_alive`] must run from now on.
     ///
     /// # Errors
     ///
-    /// Returns [`LockError::NoSlot`] if all slots are taken, also by dead hosts that nobody has recovered.
+    /// Returns [`LockError::NoSlot`] if all slots have living hosts.
     pub async fn join(
         device: D,
         clock: C,
@@ -55,48 +86,37 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     ) -> Result<Self, LockError> {
         area.validate(&device.geometry())?;
         let lease = Arc::new(Lease::new(area.terms.reclaim_nanos()));
-        let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area)?;
-        let tokens = Tokens::new(host.nonce);
-        for number in 0..area.slots {
-            let cell = area.slot_cell(number);
-            let found = step.load(cell).await?.image;
-            let free = match Slot::decode(&found, number, cell.0) {
-                Ok(slot) if slot.state == SlotState::Free => slot,
-                // A damaged slot is nobody's until it has been repaired.
-                Ok(_) | Err(_) => continue,
-            };
-            let slot = Slot {
-                state: SlotState::Live,
-                token: tokens.next(),
-                counter: 1,
-                uuid: host.uuid,
-                journal: journal_of(number),
-                wanted: 0,
-                name: host.name_bytes(),
-                ..free
-            };
-            let image = slot.encode();
-            let sent = clock.now();
-            match step.swap(cell, &found, &image, Fence::None).await? {
-                Swap::Done => {}
-                Swap::Found(_) => continue,
-            }
-            lease.extend(sent.saturating_add(area.terms.working_nanos()));
-            return Ok(Self {
-                device,
-                clock,
-                area,
-                lease,
-                step,
-                me: slot.member(),
-                tokens,
-                own: RefCell::new(Own { slot, image }),
-                table: RefCell::new(BTreeMap::new()),
-                watch: RefCell::new(Watch::default()),
-                wanted: cell::Cell::new(0),
-            });
+        let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area);
+        let joining = Joining {
+            area: &area,
+            clock: &clock,
+            step: &step,
+            lease: &lease,
+            host,
+            tokens: Tokens::new(host.nonce),
+        };
+        let (own, me) = joining.take_slot(journal_of).await?;
+        let tokens = joining.tokens;
+        let inherits = own.slot.state != SlotState::Live;
+        let locks = Self {
+            device,
+            clock,
+            area,
+            lease,
+            step,
+            me,
+            tokens,
+            own: RefCell::new(own),
+            own_busy: cell::Cell::new(false),
+            inherits: cell::Cell::new(inherits),
+            table: RefCell::new(BTreeMap::new()),
+            watch: RefCell::new(Watch::default()),
+            wanted: cell::Cell::new(0),
+        };
+        if inherits && area.backend != Backend::Local {
+            locks.wait_reclaim().await;
         }
-        Err(LockError::NoSlot)
+        Ok(locks)
     }
 
     /// Gives the slot back, and with it every lock that is still held. Writing ends.
@@ -106,23 +126,22 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     /// # Errors
     ///
     /// Returns [`LockError::Lost`] if another host has taken the slot over, and errors of the device; the other hosts
-    /// then find this one dead after a while.
+    /// then find this one dead after a while. So they do after [`LockError::Unrecovered`].
     pub async fn leave(self) -> Result<(), LockError> {
+        if self.inherits.get() {
+            return Err(LockError::Unrecovered);
+        }
         self.quiesce().await;
         let mut image = self.own.borrow().image.clone();
         let cell = self.area.slot_cell(self.me.slot);
-        for _ in 0..crate::service::ROUNDS {
-            let slot = self.own_slot(&image)?;
-            let generation = slot.generation.checked_add(1);
-            let free = Slot {
-                state: SlotState::Free,
-                generation: generation.ok_or(LockError::NoSlot)?,
-                token: self.tokens.next(),
-                ..slot
-            };
+        for _ in 0..ROUNDS {
+            let free = self.own_slot(&image)?.freed(self.tokens.next())?;
             let new = free.encode();
             match self.step.swap(cell, &image, &new, self.own_fence()).await? {
-                Swap::Done => return Ok(()),
+                Swap::Done => {
+                    self.step.publish(cell, &new).await;
+                    return self.step.leave_seat(cell).await;
+                }
                 Swap::Found(found) if self.has_left(&found) => return Ok(()),
                 Swap::Found(found) => image = found,
             }
@@ -138,6 +157,174 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     }
 }
 
+/// What a host has while it has no slot yet.
+struct Joining<'a, D, C> {
+    area: &'a Area,
+    clock: &'a C,
+    step: &'a Step<D, C>,
+    lease: &'a Lease,
+    host: Host<'a>,
+    tokens: Tokens,
+}
+
+impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
+    /// Takes a free slot, or one whose host is found dead within a lease.
+    async fn take_slot(
+        &self,
+        journal_of: impl Fn(u16) -> Journal,
+    ) -> Result<(Own, Member), LockError> {
+        let mut watches = Watches::default();
+        let begun = self.clock.now();
+        // The first survey begins the watch, so the last one must be well more than a lease later.
+        let terms = &self.area.terms;
+        let watch_nanos = terms.lease_nanos().saturating_add(terms.reclaim_nanos());
+        let patience_nanos = watch_nanos.saturating_mul(3);
+        loop {
+            let offers = self.offers(&mut watches, &journal_of).await?;
+            for offer in offers {
+                let number = offer.me.slot;
+                let cell = self.area.slot_cell(number);
+                let image = offer.taken.encode();
+                let seat = (number, cell);
+                let nonce = self.host.nonce;
+                let taken = self
+                    .step
+                    .take_seat(seat, nonce, offer.seen, &self.area.terms);
+                if !taken.await? {
+                    continue;
+                }
+                let sent = self.clock.now();
+                let swap = self.step.swap(cell, &offer.found, &image, Fence::None);
+                if let Swap::Done = swap.await? {
+                    self.lease
+                        .extend(sent.saturating_add(self.area.terms.working_nanos()));
+                    let slot = offer.taken;
+                    return Ok((Own { slot, image }, offer.me));
+                }
+            }
+            let now = self.clock.now();
+            if now.saturating_since(begun) > patience_nanos {
+                return Err(LockError::NoSlot);
+            }
+            let next = now.saturating_add(self.area.terms.beat_nanos());
+            self.clock.sleep_until(next).await;
+        }
+    }
+
+    /// Returns the slots that can be had now, free ones first.
+    async fn offers(
+        &self,
+        watches: &mut Watches,
+        journal_of: &impl Fn(u16) -> Journal,
+    ) -> Result<Vec<Offer>, LockError> {
+        let sent = self.clock.now();
+        let first = self.area.slot_cell(0);
+        let all = self
+            .step
+            .load_all(first, self.area.slot_stride, self.area.slots)
+            .await?;
+        let moment = Moment {
+            sent,
+            answered: self.clock.now(),
+        };
+        let mut free = Vec::new();
+        let mut dead = Vec::new();
+        for (number, seen) in (0..).zip(all) {
+            let cell = self.area.slot_cell(number);
+            // A damaged slot is nobody's until it has been repaired.
+            let Ok(slot) = Slot::decode(&seen.image, number, cell.0) else {
+                continue;
+            };
+            let unchanged_nanos = watches.slots.note(number, slot.token, moment);
+            let is_free = slot.state == SlotState::Free;
+            if !is_free && !self.is_dead(&slot, unchanged_nanos) {
+                continue;
+            }
+            // One is enough, and looking at seats costs requests.
+            if is_free && !free.is_empty() {
+                continue;
+            }
+            let sent = self.clock.now();
+            if !self.may_sit(number, is_free, &mut watches.seats).await? {
+                continue;
+            }
+            if is_free {
+                let taken = self.fresh(slot, journal_of(number));
+                free.push(Offer::new(seen.image, taken, sent));
+            } else if let Some((taken, me)) = self.inherited(slot) {
+                dead.push(Offer {
+                    me,
+                    ..Offer::new(seen.image, taken, sent)
+                });
+            }
+        }
+        free.append(&mut dead);
+        Ok(free)
+    }
+
+    /// Tells whether the seat of a slot can be taken: it is empty, or nobody can be about to use it any more.
+    async fn may_sit(
+        &self,
+        number: u16,
+        is_free: bool,
+        watch: &mut Watch,
+    ) -> Result<bool, LockError> {
+        let sent = self.clock.now();
+        let seat = self.step.seat(self.area.slot_cell(number)).await?;
+        let answered = self.clock.now();
+        let Seat::Taken(token) = seat else {
+            return Ok(is_free || self.area.backend != Backend::Paxos);
+        };
+        let unchanged_nanos = watch.note(number, token, Moment { sent, answered });
+        let terms = &self.area.terms;
+        Ok(unchanged_nanos >= terms.lease_nanos().saturating_add(terms.reclaim_nanos()))
+    }
+
+    fn is_dead(&self, slot: &Slot, unchanged_nanos: u64) -> bool {
+        let beats = match slot.state {
+            SlotState::Free => false,
+            SlotState::Live => true,
+            // Another host is at it; whether it lives its own slot tells.
+            SlotState::Replaying(by) => by.slot == slot.number,
+        };
+        let former_life = slot.state == SlotState::Live && slot.uuid == self.host.uuid;
+        let alone = self.area.backend == Backend::Local;
+        beats && (former_life || alone || unchanged_nanos >= self.area.terms.lease_nanos())
+    }
+
+    /// A free slot, taken.
+    fn fresh(&self, free: Slot, journal: Journal) -> Slot {
+        Slot {
+            state: SlotState::Live,
+            token: self.tokens.next(),
+            counter: 1,
+            uuid: self.host.uuid,
+            journal,
+            wanted: 0,
+            name: self.host.name_bytes(),
+            ..free
+        }
+    }
+
+    /// A dead host's slot, taken: it goes on standing for the dead host, whose locks hold, until the journal has been
+    /// replayed. `None` if its generations are used up.
+    fn inherited(&self, dead: Slot) -> Option<(Slot, Member)> {
+        let me = Member {
+            slot: dead.number,
+            generation: dead.generation.checked_add(1)?,
+        };
+        let taken = Slot {
+            state: SlotState::Replaying(me),
+            token: self.tokens.next(),
+            uuid: self.host.uuid,
+            wanted: 0,
+            name: self.host.name_bytes(),
+            ..dead
+        };
+        Some((taken, me))
+    }
+}
+
 /// Reads every slot of an area from a device on which this host has no slot: for tools that look from outside.
 ///
 /// # Errors
@@ -150,7 +337,7 @@ pub async fn read_slots<D: BlockDevice + Clone, C: Clock + Clone>(
 ) -> Result<Vec<Result<Slot, LockError>>, LockError> {
     area.validate(&device.geometry())?;
     let lease = Arc::new(Lease::new(0));
-    let step = Step::new(device, clock, lease, area)?;
+    let step = Step::new(device, clock, lease, area);
     let all = step
         .load_all(area.slot_cell(0), area.slot_stride, area.slots)
         .await?;

@@ -37,6 +37,10 @@ pub struct Locks<D: BlockDevice, C: Clock> {
     pub(crate) me: Member,
     pub(crate) tokens: Tokens,
     pub(crate) own: RefCell<Own>,
+    /// A change of the own slot is under way.
+    pub(crate) own_busy: cell::Cell<bool>,
+    /// The slot still stands for the dead host from which this one has it.
+    pub(crate) inherits: cell::Cell<bool>,
     pub(crate) table: RefCell<BTreeMap<Cell, Entry>>,
     pub(crate) watch: RefCell<Watch>,
     pub(crate) wanted: cell::Cell<u64>,
@@ -219,8 +223,8 @@ impl Change<'_> {
         self.sent = false;
     }
 
-    /// Ends with the lock not held, and nothing in doubt.
-    pub(crate) fn end_free(mut self) {
+    /// The lock is not held, and nothing is in doubt, whenever the operation ends from now on.
+    pub(crate) fn freed(&mut self) {
         self.before = None;
         self.sent = false;
     }

@@ -146,6 +146,17 @@ impl Slot {
         }
     }
 
+    /// Returns the slot as it is when its owner has no locks any more: free, for the next generation.
+    pub(crate) fn freed(&self, token: Token) -> Result<Self, LockError> {
+        let generation = self.generation.checked_add(1);
+        Ok(Self {
+            state: SlotState::Free,
+            generation: generation.ok_or(LockError::NoSlot)?,
+            token,
+            ..self.clone()
+        })
+    }
+
     /// Reads slot `number` from the image of its cell at block `lba`.
     ///
     /// # Errors

@@ -3,19 +3,26 @@
 //! What images mean is not known here. A step is safe to repeat and safe to leave in the middle, given that every image
 //! is written under a token of its own.
 
+mod ballot;
 mod compare;
 mod local;
+mod paxos;
+mod seat;
 
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cell::RefCell;
 
-use api::block::{BlockDevice, BlockError, Buffer};
-use api::time::Clock;
+use api::block::{BlockDevice, BlockError, Buffer, Durability};
+use api::time::{Clock, HostInstant};
 
 use crate::area::{Area, Backend, Cell};
 use crate::error::LockError;
 use crate::image::Image;
 use crate::lease::Lease;
+
+pub(crate) use self::seat::Seat;
 
 /// How often a request that the device does not answer is made again.
 const TRIES: u32 = 4;
@@ -77,26 +84,43 @@ pub(crate) enum Step<D, C> {
     CompareAndWrite(compare::CompareAndWrite<D, C>),
     /// See [`Backend::Local`].
     Local(local::Local<D, C>),
+    /// See [`Backend::Paxos`].
+    Paxos(paxos::Paxos<D, C>),
 }
 
 impl<D: BlockDevice, C: Clock> Step<D, C> {
-    pub(crate) fn new(
-        device: D,
-        clock: C,
-        lease: Arc<Lease>,
-        area: &Area,
-    ) -> Result<Self, LockError> {
+    pub(crate) fn new(device: D, clock: C, lease: Arc<Lease>, area: &Area) -> Self {
         let fenced = Fenced {
             device,
             clock,
             lease,
+            reclaim_nanos: area.terms.reclaim_nanos(),
+            late: RefCell::new(BTreeMap::new()),
         };
         match area.backend {
             Backend::CompareAndWrite => {
-                Ok(Self::CompareAndWrite(compare::CompareAndWrite::new(fenced)))
+                Self::CompareAndWrite(compare::CompareAndWrite::new(fenced))
             }
-            Backend::Local => Ok(Self::Local(local::Local::new(fenced))),
-            Backend::Paxos => Err(LockError::Unsupported),
+            Backend::Local => Self::Local(local::Local::new(fenced)),
+            Backend::Paxos => Self::Paxos(paxos::Paxos::new(fenced, area.slots)),
+        }
+    }
+}
+
+impl<D: BlockDevice, C: Clock> Step<D, C> {
+    /// Returns the image of `cell` that is there to stay until the next swap.
+    pub(crate) async fn settle(&self, cell: Cell) -> Result<Image, LockError> {
+        match self {
+            Self::Paxos(step) => step.settle(cell).await,
+            Self::CompareAndWrite(_) | Self::Local(_) => Ok(self.load(cell).await?.image),
+        }
+    }
+
+    /// Spares others from finding out that `image`, which the last swap on `cell` put there, is there to stay. Without
+    /// it they find out, so what comes of this does not matter.
+    pub(crate) async fn publish(&self, cell: Cell, image: &Image) {
+        if let Self::Paxos(step) = self {
+            let _ = step.publish(cell, image).await;
         }
     }
 }
@@ -106,6 +130,15 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Step<D, C> {
         match self {
             Self::CompareAndWrite(step) => step.load_all(first, stride, count).await,
             Self::Local(step) => step.load_all(first, stride, count).await,
+            Self::Paxos(step) => step.load_all(first, stride, count).await,
+        }
+    }
+
+    async fn load(&self, cell: Cell) -> Result<Seen, LockError> {
+        match self {
+            Self::CompareAndWrite(step) => step.load(cell).await,
+            Self::Local(step) => step.load(cell).await,
+            Self::Paxos(step) => step.load(cell).await,
         }
     }
 
@@ -119,6 +152,7 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Step<D, C> {
         match self {
             Self::CompareAndWrite(step) => step.swap(cell, expected, new, fence).await,
             Self::Local(step) => step.swap(cell, expected, new, fence).await,
+            Self::Paxos(step) => step.swap(cell, expected, new, fence).await,
         }
     }
 }
@@ -129,9 +163,91 @@ pub(crate) struct Fenced<D, C> {
     device: D,
     clock: C,
     lease: Arc<Lease>,
+    reclaim_nanos: u64,
+    /// Blocks to which a write may still come late: until when, and what it holds.
+    late: RefCell<BTreeMap<u64, Late>>,
+}
+
+/// A write that may still come.
+#[derive(Clone, Debug)]
+struct Late {
+    until: HostInstant,
+    head: Vec<u8>,
 }
 
 impl<D: BlockDevice, C: Clock> Fenced<D, C> {
+    fn now(&self) -> HostInstant {
+        self.clock.now()
+    }
+
+    async fn sleep(&self, nanos: u64) {
+        self.clock
+            .sleep_until(self.now().saturating_add(nanos))
+            .await;
+    }
+
+    /// Writes a block that begins with `head`, durably, and again if the device does not answer. What is written
+    /// later to the same block waits until no such write can come late any more, unless it is the same.
+    async fn put(&self, lba: u64, head: &[u8], fence: Fence) -> Result<(), BlockError> {
+        let same = self
+            .late
+            .borrow()
+            .get(&lba)
+            .is_some_and(|late| late.head == head);
+        if !same {
+            self.wait_late_block(lba).await;
+        }
+        for _ in 0..TRIES {
+            self.check(fence)?;
+            match self.put_once(lba, head).await {
+                Err(BlockError::TimedOut) => {}
+                result => return result,
+            }
+        }
+        Err(BlockError::TimedOut)
+    }
+
+    async fn put_once(&self, lba: u64, head: &[u8]) -> Result<(), BlockError> {
+        let mut block = Buffer::zeroed(self.block_len());
+        for (byte, &given) in block.iter_mut().zip(head) {
+            *byte = given;
+        }
+        // Dropped in the middle it is as late as one that is not answered.
+        let mut sent = Sent {
+            fenced: self,
+            lba,
+            head,
+            fate_unknown: true,
+        };
+        let (_, result) = self.device.write(lba, block, Durability::Fua).await;
+        sent.fate_unknown = result == Err(BlockError::TimedOut);
+        drop(sent);
+        result
+    }
+
+    /// Waits until no write to a seat's ballot on `cell` can come late any more.
+    async fn wait_late(&self, cell: Cell, seat: u16) {
+        self.wait_late_block(cell.0.saturating_add(u64::from(seat)))
+            .await;
+    }
+
+    async fn wait_late_block(&self, lba: u64) {
+        loop {
+            let until = self.late.borrow().get(&lba).map(|late| late.until);
+            match until {
+                Some(until) if until > self.now() => self.clock.sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// Waits until no write at all can come late any more.
+    async fn wait_all_late(&self) {
+        let last = self.late.borrow().values().map(|late| late.until).max();
+        if let Some(until) = last {
+            self.clock.sleep_until(until).await;
+        }
+    }
     fn block_len(&self) -> usize {
         self.device.geometry().logical_block as usize
     }
@@ -185,6 +301,17 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
         Ok(seen)
     }
 
+    fn note_late(&self, lba: u64, head: &[u8]) {
+        let now = self.now();
+        let mut late = self.late.borrow_mut();
+        late.retain(|_, late| late.until > now);
+        let entry = Late {
+            until: now.saturating_add(self.reclaim_nanos),
+            head: Vec::from(head),
+        };
+        late.insert(lba, entry);
+    }
+
     /// Makes the block that holds `image`.
     fn block_of(&self, image: &Image) -> Buffer {
         let mut block = Buffer::zeroed(self.block_len());
@@ -192,5 +319,21 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
             *byte = imaged;
         }
         block
+    }
+}
+
+/// A write whose answer is awaited.
+struct Sent<'a, D: BlockDevice, C: Clock> {
+    fenced: &'a Fenced<D, C>,
+    lba: u64,
+    head: &'a [u8],
+    fate_unknown: bool,
+}
+
+impl<D: BlockDevice, C: Clock> Drop for Sent<'_, D, C> {
+    fn drop(&mut self) {
+        if self.fate_unknown {
+            self.fenced.note_late(self.lba, self.head);
+        }
     }
 }

@@ -24,7 +24,7 @@ pub enum Life {
     Alive,
     /// It has not beaten for a whole lease, or who was replaying its journal has gone: [`Locks::claim`] can have it.
     Dead,
-    /// This host replays its journal.
+    /// It is dead, and this host replays its journal.
     Replaying(Member),
     /// The slot holds nothing valid; nobody can say.
     Damaged,
@@ -42,11 +42,6 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// Tells whether a lock that names `member` is void.
-    pub(crate) fn frees(&self, member: Member) -> bool {
-        self.life != Life::Damaged && self.settled && self.slot.generation != member.generation
-    }
-
     /// Returns the cell that the owner waits for.
     #[must_use]
     pub const fn wanted(&self) -> Option<Cell> {
@@ -69,14 +64,14 @@ impl Default for Watch {
 
 /// When a read was sent and when it was answered; what it tells was true at some time in between.
 #[derive(Clone, Copy, Debug)]
-struct Moment {
-    sent: HostInstant,
-    answered: HostInstant,
+pub(crate) struct Moment {
+    pub(crate) sent: HostInstant,
+    pub(crate) answered: HostInstant,
 }
 
 impl Watch {
     /// Notes that slot `number` showed `token` and returns for how many nanoseconds at least it has done so.
-    fn note(&mut self, number: u16, token: Token, moment: Moment) -> u64 {
+    pub(crate) fn note(&mut self, number: u16, token: Token, moment: Moment) -> u64 {
         let Some(entry) = self.0.get_mut(usize::from(number)) else {
             return 0;
         };
@@ -145,14 +140,34 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             .collect();
         for neighbour in &mut all {
             // Who replays and lost its own slot has been recovered itself; its work is there to be taken up.
-            if let SlotState::Replaying(by) = neighbour.slot.state
-                && neighbour.life != Life::Damaged
+            if let Life::Replaying(by) = neighbour.life
+                && by.slot != neighbour.slot.number
                 && !members.contains(&by)
             {
                 neighbour.life = Life::Dead;
             }
         }
         Ok(all)
+    }
+
+    /// Tells whether a lock that names `member` is void, by the survey that found its slot like this.
+    pub(crate) async fn is_void(
+        &self,
+        member: Member,
+        neighbour: &Neighbour,
+    ) -> Result<bool, LockError> {
+        if neighbour.life == Life::Damaged || neighbour.slot.generation == member.generation {
+            return Ok(false);
+        }
+        if neighbour.settled {
+            return Ok(true);
+        }
+        // A generation that is not there to stay would let the dead host's journal be replayed once more, over what
+        // the next holder of the lock has written.
+        let cell = self.area.slot_cell(member.slot);
+        let image = self.step.settle(cell).await?;
+        let slot = Slot::decode(&image, member.slot, cell.0)?;
+        Ok(slot.generation != member.generation)
     }
 
     fn meet(&self, number: u16, seen: &Seen, moment: Moment) -> Neighbour {
@@ -170,6 +185,13 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             SlotState::Live if number == self.me.slot => Life::Me,
             SlotState::Live if self.is_dead(&slot, unchanged_nanos) => Life::Dead,
             SlotState::Live => Life::Alive,
+            SlotState::Replaying(by) if by == self.me && number == by.slot => Life::Me,
+            // Who has a slot from a dead host beats in it while it replays.
+            SlotState::Replaying(by)
+                if by.slot == number && self.is_dead(&slot, unchanged_nanos) =>
+            {
+                Life::Dead
+            }
             SlotState::Replaying(by) => Life::Replaying(by),
         };
         Neighbour {
@@ -185,6 +207,17 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         let former_life = slot.uuid == self.own.borrow().slot.uuid;
         let alone = self.area.backend == Backend::Local;
         former_life || alone || unchanged_nanos >= self.area.terms.lease_nanos()
+    }
+
+    /// Returns the right to replay the journal of the dead host from which this one has its slot. Before that has been
+    /// done, and [`Locks::clear`] called, this host can get no lock, and its journal is not its own.
+    #[must_use]
+    pub fn inherited(&self) -> Option<Claim> {
+        let own = self.own.borrow();
+        self.inherits.get().then(|| Claim {
+            victim: own.slot.clone(),
+            image: own.image.clone(),
+        })
     }
 
     /// Takes over the slot of a dead host, and waits until no write of it can take effect any more. The caller then
@@ -235,21 +268,22 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     pub async fn clear(&self, claim: Claim) -> Result<(), LockError> {
         self.quiesce().await;
         let number = claim.victim.number;
+        if number == self.me.slot {
+            // The next beat says that the slot is this host's own now.
+            self.inherits.set(false);
+            return self.beat().await;
+        }
         let cell = self.area.slot_cell(number);
-        let generation = claim.victim.generation.checked_add(1);
-        let free = Slot {
-            state: SlotState::Free,
-            generation: generation.ok_or(LockError::NoSlot)?,
-            token: self.tokens.next(),
-            ..claim.victim
-        };
-        let new = free.encode();
+        let new = claim.victim.freed(self.tokens.next())?.encode();
         match self
             .step
             .swap(cell, &claim.image, &new, Fence::Lease)
             .await?
         {
-            Swap::Done => Ok(()),
+            Swap::Done => {
+                self.step.publish(cell, &new).await;
+                Ok(())
+            }
             Swap::Found(found) => match Slot::decode(&found, number, cell.0) {
                 Ok(slot) if slot.generation != claim.victim.generation => Ok(()),
                 _ => Err(LockError::Lost),

@@ -15,7 +15,7 @@ fn area(backend: Backend) -> Area {
     Area {
         slots_lba: 8,
         slots: 8,
-        slot_stride: 8,
+        slot_stride: 9,
         backend,
         terms: Terms::DEFAULT,
     }
@@ -55,8 +55,27 @@ fn an_uncontended_acquire_takes_two_requests_and_a_release_one() {
 }
 
 #[test]
+fn by_paxos_an_uncontended_acquire_takes_five_requests_and_the_author_goes_on_with_two() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let one = join(&disk, &clock, Backend::Paxos, 1);
+    let two = join(&disk, &clock, Backend::Paxos, 2);
+    disk.take_requests();
+    assert!(acquired(&one, Mode::Exclusive));
+    assert_eq!(disk.take_requests(), 5);
+    block_on(one.beat()).unwrap();
+    assert_eq!(disk.take_requests(), 2);
+    assert!(!acquired(&two, Mode::Exclusive));
+    disk.take_requests();
+    // One request more says on the disk that the release is final, so that the next host need not find out.
+    block_on(one.release(LOCK)).unwrap();
+    assert_eq!(disk.take_requests(), 3);
+    assert!(acquired(&two, Mode::Exclusive));
+    assert_eq!(disk.take_requests(), 5);
+}
+
+#[test]
 fn modes_exclude_each_other_as_they_should() {
-    for backend in [Backend::CompareAndWrite] {
+    for backend in [Backend::CompareAndWrite, Backend::Paxos] {
         for (first, second, together) in [
             (Mode::Exclusive, Mode::Exclusive, false),
             (Mode::Exclusive, Mode::Shared, false),
@@ -204,7 +223,7 @@ fn a_local_volume_recovers_its_former_life_at_once() {
 }
 
 #[test]
-fn sixty_four_hosts_have_a_slot_and_the_next_has_none_until_one_leaves() {
+fn sixty_four_hosts_have_a_slot_and_one_that_leaves_makes_room() {
     let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
     let area = Area {
         slots: 64,
@@ -224,7 +243,25 @@ fn sixty_four_hosts_have_a_slot_and_the_next_has_none_until_one_leaves() {
     for locks in &hosts {
         assert!(acquired(locks, Mode::Shared));
     }
-    assert_eq!(join(64).unwrap_err(), LockError::NoSlot);
     block_on(hosts.remove(10).leave()).unwrap();
-    assert_eq!(join(65).unwrap().me().slot, 10);
+    hosts.push(join(65).unwrap());
+    assert_eq!(hosts[63].me().slot, 10);
+}
+
+#[test]
+fn where_every_slot_is_a_dead_hosts_the_next_host_takes_one_with_its_journal() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let dead: Vec<_> = (0..8)
+        .map(|id| join(&disk, &clock, Backend::CompareAndWrite, id))
+        .collect();
+    assert!(acquired(&dead[0], Mode::Exclusive));
+    let heir = join(&disk, &clock, Backend::CompareAndWrite, 9);
+    let claim = heir.inherited().unwrap();
+    assert_eq!(claim.member(), dead[0].me());
+    assert_eq!(claim.journal(), dead[0].journal());
+    let early = block_on(heir.try_acquire(LOCK, Mode::Exclusive));
+    assert_eq!(early, Err(LockError::Unrecovered));
+    assert_eq!(block_on(dead[0].beat()), Err(LockError::Lost));
+    block_on(heir.clear(claim)).unwrap();
+    assert!(acquired(&heir, Mode::Exclusive));
 }

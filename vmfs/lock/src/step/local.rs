@@ -4,10 +4,10 @@
 
 use alloc::vec::Vec;
 
-use api::block::{BlockDevice, BlockError, Durability};
+use api::block::BlockDevice;
 use api::time::Clock;
 
-use super::{AtomicStep, Fence, Fenced, Seen, Swap, TRIES};
+use super::{AtomicStep, Fence, Fenced, Seen, Swap};
 use crate::area::Cell;
 use crate::error::LockError;
 use crate::image::Image;
@@ -38,16 +38,7 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Local<D, C> {
         if found != *expected {
             return Ok(Swap::Found(found));
         }
-        for _ in 0..TRIES {
-            self.0.check(fence)?;
-            let block = self.0.block_of(new);
-            let (_, result) = self.0.device.write(cell.0, block, Durability::Fua).await;
-            match result {
-                Ok(()) => return Ok(Swap::Done),
-                Err(BlockError::TimedOut) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Err(BlockError::TimedOut.into())
+        self.0.put(cell.0, new.as_bytes(), fence).await?;
+        Ok(Swap::Done)
     }
 }
