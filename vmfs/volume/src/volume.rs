@@ -143,6 +143,10 @@ impl<H: Host> Volume<H> {
         if u32::from(slot) >= layout.slots {
             return Err(Error::Unsupported);
         }
+        while let Some((dead, claim)) = locks.inherited() {
+            replay::replay_on(&disk, &layout, dead).await?;
+            locks.clear(claim).await.map_err(Error::Lock)?;
+        }
         let replayed = replay::replay_on(&disk, &layout, slot).await?;
         Ok(Self {
             journal: Journal::new(&layout, slot, replayed.position, replayed.sequence),
