@@ -40,6 +40,7 @@ mod remove;
 mod replay;
 mod span;
 mod tree;
+mod usage;
 mod volume;
 
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use map::Provision;
 pub use mkfs::{MkfsError, MkfsOptions, mkfs};
 pub use replay::{Replayed, replay};
 pub use span::{MEMBER_START, Span};
+pub use usage::Usage;
 pub use volume::{Host, Settings, Volume};
 
 /// Reads a volume's superblock, the second copy if the first is damaged, and checks that the device can hold it.
