@@ -85,7 +85,7 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
         journal_of: impl Fn(u16) -> Journal,
     ) -> Result<Self, LockError> {
         area.validate(&device.geometry())?;
-        let lease = Arc::new(Lease::new(area.terms.reclaim_nanos()));
+        let lease = Arc::new(Lease::new());
         let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area);
         let joining = Joining {
             area: &area,
@@ -336,7 +336,7 @@ pub async fn read_slots<D: BlockDevice + Clone, C: Clock + Clone>(
     area: &Area,
 ) -> Result<Vec<Result<Slot, LockError>>, LockError> {
     area.validate(&device.geometry())?;
-    let lease = Arc::new(Lease::new(0));
+    let lease = Arc::new(Lease::new());
     let step = Step::new(device, clock, lease, area);
     let all = step
         .load_all(area.slot_cell(0), area.slot_stride, area.slots)

@@ -141,12 +141,9 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Waits until no write of unknown fate of this host can take effect any more. Whoever gives up a right to write
     /// waits for this first.
     pub(crate) async fn quiesce(&self) {
-        loop {
-            let until = self.lease.unsettled_until();
-            if until <= self.clock.now() {
-                return;
-            }
-            self.clock.sleep_until(until).await;
+        while let Some(unsettled) = self.lease.undrained() {
+            self.device.drain().await;
+            self.lease.note_drained(unsettled);
         }
     }
 

@@ -131,7 +131,7 @@ impl Simulation {
         );
         let judge = Rc::new(judge);
         disk.set_witness(Rc::clone(&judge) as Rc<dyn disk::Witness>);
-        let end = world.between(20, 90) * SECOND;
+        let end = world.between(10, 50) * SECOND;
         let hosts = (0..=count).map(|number| {
             disk.add_path();
             ToyHost {

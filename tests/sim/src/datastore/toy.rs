@@ -207,8 +207,8 @@ impl Membership<'_> {
                 3 => self.clock.sleep(world.between(MS, 2 * SECOND)).await,
                 _ => self.count(lock).await?,
             }
-            if world.chance(300) {
-                self.clock.sleep(world.between(MS, 500 * MS)).await;
+            if world.chance(700) {
+                self.clock.sleep(world.between(MS, 700 * MS)).await;
             }
         }
         Ok(())
@@ -375,8 +375,7 @@ impl Membership<'_> {
             match result {
                 Ok(()) if !late => return Ok(()),
                 Ok(()) => {
-                    let window = u64::from(self.host.layout.area.terms.reclaim_ms) * MS;
-                    self.clock.sleep(window).await;
+                    self.gate.drain().await;
                     return Ok(());
                 }
                 Err(BlockError::TimedOut) => late = true,
