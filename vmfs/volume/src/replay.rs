@@ -85,6 +85,24 @@ impl<'a, D: BlockDevice> JournalReader<'a, D> {
         })
     }
 
+    /// Begins at a place of the ring where a transaction of that number stands.
+    pub(crate) const fn at(
+        disk: &'a Disk<D>,
+        layout: &'a Layout,
+        slot: u16,
+        position: u64,
+        sequence: u64,
+    ) -> Self {
+        Self {
+            disk,
+            layout,
+            slot,
+            position,
+            sequence,
+            left: layout.ring_units(),
+        }
+    }
+
     /// Returns the next whole transaction, `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Transaction>, Error> {
         if self.left == 0 {

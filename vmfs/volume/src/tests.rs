@@ -1,4 +1,8 @@
 //! Tests of the volume over a disk in memory.
 
 mod basic;
+mod crash;
+mod damage;
+mod fuzz;
+mod hosts;
 mod support;

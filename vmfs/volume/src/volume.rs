@@ -125,13 +125,30 @@ impl<H: Host> Volume<H> {
         clock: H::Clock,
         settings: Settings,
     ) -> Result<Self, Error> {
+        let mut volume = Self::attach(device, layout, locks, clock, settings).await?;
+        volume.finish_pending().await?;
+        Ok(volume)
+    }
+
+    /// Mounts without going on with what an earlier host of the slot was deleting.
+    pub(crate) async fn attach(
+        device: H::Device,
+        layout: Layout,
+        locks: H::Locks,
+        clock: H::Clock,
+        settings: Settings,
+    ) -> Result<Self, Error> {
         let disk = Rc::new(Disk::new(device));
         let slot = locks.slot();
         if u32::from(slot) >= layout.slots {
             return Err(Error::Unsupported);
         }
+        while let Some((dead, claim)) = locks.inherited() {
+            replay::replay_on(&disk, &layout, dead).await?;
+            locks.clear(claim).await.map_err(Error::Lock)?;
+        }
         let replayed = replay::replay_on(&disk, &layout, slot).await?;
-        let mut volume = Self {
+        Ok(Self {
             journal: Journal::new(&layout, slot, replayed.position, replayed.sequence),
             allocator: Allocator::new(&layout, slot),
             disk,
@@ -146,9 +163,7 @@ impl<H: Host> Volume<H> {
             running_since: None,
             failed: false,
             layout,
-        };
-        volume.finish_pending().await?;
-        Ok(volume)
+        })
     }
 
     /// Commits everything and gives back all locks. The lock service still has the slot.

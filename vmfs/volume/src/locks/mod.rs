@@ -55,6 +55,10 @@ pub trait LockService {
     /// Returns the slot of this host.
     fn slot(&self) -> u16;
 
+    /// Returns the slot of a dead host that came with this host's own: its journal is replayed and the claim cleared
+    /// before any lock is taken.
+    fn inherited(&self) -> Option<(u16, Self::Claim)>;
+
     /// Tries to take the lock whose area begins at logical block `lba`; does not wait for its holder.
     fn acquire(
         &self,
@@ -92,6 +96,10 @@ impl LockService for LocalLocks {
 
     fn slot(&self) -> u16 {
         0
+    }
+
+    fn inherited(&self) -> Option<(u16, ())> {
+        None
     }
 
     async fn acquire(&self, _lba: u64, _mode: LockMode) -> Result<(), LockError> {

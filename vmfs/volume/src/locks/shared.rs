@@ -65,7 +65,7 @@ impl From<lock::LockError> for LockError {
             Theirs::Contended { .. } | Theirs::NotDead { .. } => Self::Held,
             Theirs::Corrupt { lba } => Self::Damaged { lba },
             Theirs::TooMany => Self::TooMany,
-            Theirs::Lost | Theirs::NoSlot | Theirs::Unsupported | Theirs::Area(_) => Self::Lost,
+            Theirs::Lost | Theirs::NoSlot | Theirs::Unrecovered | Theirs::Area(_) => Self::Lost,
         }
     }
 }
@@ -81,6 +81,11 @@ where
 
     fn slot(&self) -> u16 {
         self.me().slot
+    }
+
+    fn inherited(&self) -> Option<(u16, Claim)> {
+        let claim = Locks::inherited(self)?;
+        Some((claim.member().slot, claim))
     }
 
     async fn acquire(&self, lba: u64, mode: Mode) -> Result<Cell, LockError> {
