@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{self, RefCell};
+use core::sync::atomic::AtomicU64;
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
@@ -112,6 +113,7 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
             table: RefCell::new(BTreeMap::new()),
             watch: RefCell::new(Watch::default()),
             wanted: cell::Cell::new(0),
+            claimed: Arc::new(AtomicU64::new(0)),
         };
         if inherits && area.backend != Backend::Local {
             locks.wait_reclaim().await;

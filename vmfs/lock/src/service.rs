@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::cell::{self, RefCell};
+use core::sync::atomic::AtomicU64;
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
@@ -44,6 +45,8 @@ pub struct Locks<D: BlockDevice, C: Clock> {
     pub(crate) table: RefCell<BTreeMap<Cell, Entry>>,
     pub(crate) watch: RefCell<Watch>,
     pub(crate) wanted: cell::Cell<u64>,
+    /// By slot, a bit: a claim on it is in hand.
+    pub(crate) claimed: Arc<AtomicU64>,
 }
 
 /// Makes tokens, never one twice.

@@ -51,6 +51,18 @@ enum Ask {
     Compare { expected: Rc<[u8]>, new: Rc<[u8]> },
 }
 
+impl Ask {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Flush => "flush",
+            Self::Zero { .. } => "zero",
+            Self::Compare { .. } => "compare-and-write",
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Answer {
     Data(Vec<u8>),
@@ -87,7 +99,7 @@ pub trait Witness {
     fn lands(&self, host: usize, life: u32, lba: u64, data: &[u8]);
 }
 
-type Blocks = HashMap<u64, Box<[u8]>, BuildHasherDefault<Spread>>;
+type Blocks = HashMap<u64, Rc<[u8]>, BuildHasherDefault<Spread>>;
 
 /// A hash of block numbers; nobody chooses them to collide.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,7 +137,7 @@ pub struct Disk {
     fabric: Cell<Fabric>,
     blocks: RefCell<Blocks>,
     /// Blocks whose last writes would not outlive a loss of power: what would be there instead, oldest first.
-    volatile: RefCell<BTreeMap<u64, Vec<Box<[u8]>>>>,
+    volatile: RefCell<BTreeMap<u64, Vec<Rc<[u8]>>>>,
     /// Requests of which something is still to come, by number.
     requests: RefCell<BTreeMap<usize, Request>>,
     paths: RefCell<Vec<Path>>,
@@ -250,9 +262,10 @@ impl Disk {
         }
     }
 
-    /// Puts a block in place, durably, without anybody seeing it.
-    pub fn poke(&self, lba: u64, data: &[u8]) {
-        self.blocks.borrow_mut().insert(lba, Box::from(data));
+    /// Puts blocks in place, durably, without anybody seeing it.
+    pub fn preload(&self, blocks: &[(u64, Rc<[u8]>)]) {
+        let blocks = blocks.iter().map(|(lba, block)| (*lba, Rc::clone(block)));
+        self.blocks.borrow_mut().extend(blocks);
     }
 
     /// Handles an event of this disk.
@@ -371,11 +384,11 @@ impl Disk {
         if let Some(witness) = &*self.witness.borrow() {
             witness.lands(host, life, lba, data);
         }
-        let old = self.blocks.borrow_mut().insert(lba, Box::from(data));
+        let old = self.blocks.borrow_mut().insert(lba, Rc::from(data));
         if self.geometry.volatile_cache {
             let mut volatile = self.volatile.borrow_mut();
             if cached {
-                let old = old.unwrap_or_else(|| vec![0; data.len()].into_boxed_slice());
+                let old = old.unwrap_or_else(|| Rc::from(vec![0; data.len()]));
                 volatile.entry(lba).or_default().push(old);
             } else {
                 volatile.remove(&lba);
@@ -418,8 +431,21 @@ impl Disk {
     /// Sends a request and returns its number.
     fn send(&self, host: usize, lba: u64, ask: Ask) -> usize {
         self.served.set(self.served.get() + 1);
+        if std::env::var("DBG").is_ok() {
+            self.world
+                .note(|| format!("send {} {lba} host {host}", ask.name()));
+        }
         let path = self.paths.borrow()[host];
         let fate = self.fate(&ask, path.cut_until > self.world.now());
+        if !fate.answered {
+            self.world.note(|| {
+                let kind = ask.name();
+                let lands = fate.landings[0].is_some();
+                format!(
+                    "fabric  {kind} {lba} of host {host} is not answered; takes effect: {lands}"
+                )
+            });
+        }
         let request = Request {
             host,
             life: path.life,

@@ -432,8 +432,7 @@ impl Membership<'_> {
     async fn recover(&self) -> Work<()> {
         let survey = self.locks.survey().await;
         for neighbour in self.bear(survey)?.unwrap_or_default() {
-            let resumed = neighbour.life == Life::Replaying(self.locks.me());
-            if neighbour.life == Life::Dead || resumed {
+            if neighbour.life == Life::Dead {
                 self.recover_one(neighbour.slot.number).await?;
             }
         }
