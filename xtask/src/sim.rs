@@ -39,6 +39,9 @@ struct Datastore {
     /// Break this rule, to see that the simulator notices.
     #[arg(long = "break", value_parser = clap::builder::PossibleValuesParser::new(rules()))]
     rule: Option<String>,
+    /// Whole volumes with files, instead of the locks alone.
+    #[arg(long)]
+    volume: bool,
     /// Print what happened even if all went well.
     #[arg(long)]
     trace: bool,
@@ -82,7 +85,7 @@ pub(crate) fn run(options: &Options) -> ExitCode {
 }
 
 fn datastore(options: &Datastore) -> ExitCode {
-    use sim::datastore::{Plan, broken, run, sweep};
+    use sim::datastore::{Plan, Subject, broken, run, sweep};
     let plan = Plan {
         seed: options.seed,
         hosts: options.hosts.map(usize::from),
@@ -91,6 +94,10 @@ fn datastore(options: &Datastore) -> ExitCode {
             Backend::Paxos => lock::Backend::Paxos,
         }),
         rule: options.rule.as_deref().and_then(broken::Rule::named),
+        subject: match options.volume {
+            true => Subject::Volume,
+            false => Subject::Locks,
+        },
     };
     let start = Instant::now();
     let swept = sweep(plan, options.count);

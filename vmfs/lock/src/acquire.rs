@@ -12,7 +12,7 @@ use crate::record::{Mode, Record};
 use crate::service::{Locks, ROUNDS};
 use crate::slot::Member;
 use crate::step::{AtomicStep, Fence, Swap};
-use crate::takeover::Life;
+use crate::takeover::{Life, first_to_recover};
 
 /// What became of a try to get a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Acquired {
     pub previous: Token,
 }
 
-/// A holder that stands in the way.
+/// Who stands in the way: the holder, or the host that replays its journal and has died over it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Who.
@@ -162,9 +162,10 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
                 continue;
             };
             if !self.is_void(member, neighbour).await? {
+                let first = first_to_recover(neighbour, &neighbours);
                 return Ok(Some(Holder {
-                    member,
-                    life: neighbour.life,
+                    member: first.slot.member(),
+                    life: first.life,
                     mode: record.mode,
                 }));
             }

@@ -60,7 +60,7 @@ impl<D: BlockDevice, C: Clock> Gate<D, C> {
 
     fn note(&self, error: BlockError) {
         if error == BlockError::TimedOut {
-            self.lease.note_unsettled(self.clock.now());
+            self.lease.note_unsettled();
         }
     }
 

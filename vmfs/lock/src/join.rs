@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{self, RefCell};
+use core::sync::atomic::AtomicU64;
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
@@ -85,7 +86,7 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
         journal_of: impl Fn(u16) -> Journal,
     ) -> Result<Self, LockError> {
         area.validate(&device.geometry())?;
-        let lease = Arc::new(Lease::new(area.terms.reclaim_nanos()));
+        let lease = Arc::new(Lease::new());
         let step = Step::new(device.clone(), clock.clone(), Arc::clone(&lease), &area);
         let joining = Joining {
             area: &area,
@@ -112,6 +113,7 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
             table: RefCell::new(BTreeMap::new()),
             watch: RefCell::new(Watch::default()),
             wanted: cell::Cell::new(0),
+            claimed: Arc::new(AtomicU64::new(0)),
         };
         if inherits && area.backend != Backend::Local {
             locks.wait_reclaim().await;
@@ -336,7 +338,7 @@ pub async fn read_slots<D: BlockDevice + Clone, C: Clock + Clone>(
     area: &Area,
 ) -> Result<Vec<Result<Slot, LockError>>, LockError> {
     area.validate(&device.geometry())?;
-    let lease = Arc::new(Lease::new(0));
+    let lease = Arc::new(Lease::new());
     let step = Step::new(device, clock, lease, area);
     let all = step
         .load_all(area.slot_cell(0), area.slot_stride, area.slots)

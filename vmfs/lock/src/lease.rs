@@ -1,6 +1,7 @@
-//! The lease: until when this host may write, and until when writes of unknown fate may still take effect.
+//! The lease: until when this host may write, and whether writes of unknown fate may still take effect.
 //!
-//! Shared by the service that renews it and the gates that obey it. It holds two points in time and decides nothing.
+//! Shared by the service that renews it and the gates that obey it. It holds a point in time and counts, and decides
+//! nothing.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,19 +12,19 @@ use api::time::HostInstant;
 pub struct Lease {
     /// No write is sent at or after this time. Nanoseconds; 0 while there is no lease.
     deadline: AtomicU64,
-    /// Until this time a write whose end nobody saw may still take effect. Nanoseconds.
-    unsettled_until: AtomicU64,
-    /// For how long a write that was sent may take effect. Nanoseconds.
-    reclaim_nanos: u64,
+    /// Writes whose end nobody saw, so far.
+    unsettled: AtomicU64,
+    /// How many of them had been seen to be over when the device was last drained.
+    drained: AtomicU64,
 }
 
 impl Lease {
     /// Makes a lease that has not begun.
-    pub(crate) const fn new(reclaim_nanos: u64) -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             deadline: AtomicU64::new(0),
-            unsettled_until: AtomicU64::new(0),
-            reclaim_nanos,
+            unsettled: AtomicU64::new(0),
+            drained: AtomicU64::new(0),
         }
     }
 
@@ -39,10 +40,15 @@ impl Lease {
         HostInstant::from_nanos(self.deadline.load(Ordering::Acquire))
     }
 
-    /// Returns the time from which on no write of unknown fate can take effect any more.
-    #[must_use]
-    pub fn unsettled_until(&self) -> HostInstant {
-        HostInstant::from_nanos(self.unsettled_until.load(Ordering::Acquire))
+    /// Returns how many writes whose end nobody saw there were, if some were not over when the device was last drained.
+    pub(crate) fn undrained(&self) -> Option<u64> {
+        let unsettled = self.unsettled.load(Ordering::Acquire);
+        (unsettled != self.drained.load(Ordering::Acquire)).then_some(unsettled)
+    }
+
+    /// The device was drained after so many writes whose end nobody saw.
+    pub(crate) fn note_drained(&self, unsettled: u64) {
+        self.drained.fetch_max(unsettled, Ordering::AcqRel);
     }
 
     pub(crate) fn extend(&self, deadline: HostInstant) {
@@ -54,10 +60,8 @@ impl Lease {
         self.deadline.store(0, Ordering::Release);
     }
 
-    /// Notes that at `now` the fate of a write became unknown.
-    pub(crate) fn note_unsettled(&self, now: HostInstant) {
-        let until = now.saturating_add(self.reclaim_nanos);
-        self.unsettled_until
-            .fetch_max(until.as_nanos(), Ordering::AcqRel);
+    /// Notes that the fate of a write is unknown.
+    pub(crate) fn note_unsettled(&self) {
+        self.unsettled.fetch_add(1, Ordering::AcqRel);
     }
 }

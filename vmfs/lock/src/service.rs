@@ -6,6 +6,7 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::cell::{self, RefCell};
+use core::sync::atomic::AtomicU64;
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
@@ -44,6 +45,8 @@ pub struct Locks<D: BlockDevice, C: Clock> {
     pub(crate) table: RefCell<BTreeMap<Cell, Entry>>,
     pub(crate) watch: RefCell<Watch>,
     pub(crate) wanted: cell::Cell<u64>,
+    /// By slot, a bit: a claim on it is in hand.
+    pub(crate) claimed: Arc<AtomicU64>,
 }
 
 /// Makes tokens, never one twice.
@@ -141,12 +144,9 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Waits until no write of unknown fate of this host can take effect any more. Whoever gives up a right to write
     /// waits for this first.
     pub(crate) async fn quiesce(&self) {
-        loop {
-            let until = self.lease.unsettled_until();
-            if until <= self.clock.now() {
-                return;
-            }
-            self.clock.sleep_until(until).await;
+        while let Some(unsettled) = self.lease.undrained() {
+            self.device.drain().await;
+            self.lease.note_drained(unsettled);
         }
     }
 

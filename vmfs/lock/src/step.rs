@@ -12,7 +12,7 @@ mod seat;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
+use core::cell::{self, RefCell};
 
 use api::block::{BlockDevice, BlockError, Buffer, Durability};
 use api::time::{Clock, HostInstant};
@@ -94,8 +94,8 @@ impl<D: BlockDevice, C: Clock> Step<D, C> {
             device,
             clock,
             lease,
-            reclaim_nanos: area.terms.reclaim_nanos(),
             late: RefCell::new(BTreeMap::new()),
+            noted: cell::Cell::new(0),
         };
         match area.backend {
             Backend::CompareAndWrite => {
@@ -163,15 +163,16 @@ pub(crate) struct Fenced<D, C> {
     device: D,
     clock: C,
     lease: Arc<Lease>,
-    reclaim_nanos: u64,
-    /// Blocks to which a write may still come late: until when, and what it holds.
+    /// Blocks to which a write may still come late, and what it holds.
     late: RefCell<BTreeMap<u64, Late>>,
+    /// Writes that were noted as late so far.
+    noted: cell::Cell<u64>,
 }
 
 /// A write that may still come.
 #[derive(Clone, Debug)]
 struct Late {
-    until: HostInstant,
+    number: u64,
     head: Vec<u8>,
 }
 
@@ -195,7 +196,7 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
             .get(&lba)
             .is_some_and(|late| late.head == head);
         if !same {
-            self.wait_late_block(lba).await;
+            self.wait_late(lba).await;
         }
         for _ in 0..TRIES {
             self.check(fence)?;
@@ -225,29 +226,26 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
         result
     }
 
-    /// Waits until no write to a seat's ballot on `cell` can come late any more.
-    async fn wait_late(&self, cell: Cell, seat: u16) {
-        self.wait_late_block(cell.0.saturating_add(u64::from(seat)))
-            .await;
-    }
-
-    async fn wait_late_block(&self, lba: u64) {
-        loop {
-            let until = self.late.borrow().get(&lba).map(|late| late.until);
-            match until {
-                Some(until) if until > self.now() => self.clock.sleep_until(until).await,
-                _ => return,
-            }
+    /// Waits until no write to block `lba` can come late any more.
+    async fn wait_late(&self, lba: u64) {
+        while self.late.borrow().contains_key(&lba) {
+            self.drain().await;
         }
     }
 
     /// Waits until no write at all can come late any more.
     async fn wait_all_late(&self) {
-        let last = self.late.borrow().values().map(|late| late.until).max();
-        if let Some(until) = last {
-            self.clock.sleep_until(until).await;
+        while !self.late.borrow().is_empty() {
+            self.drain().await;
         }
     }
+
+    async fn drain(&self) {
+        let noted = self.noted.get();
+        self.device.drain().await;
+        self.late.borrow_mut().retain(|_, late| late.number > noted);
+    }
+
     fn block_len(&self) -> usize {
         self.device.geometry().logical_block as usize
     }
@@ -272,6 +270,27 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
         Err(BlockError::TimedOut)
     }
 
+    /// Reads `count` cells that are `stride` blocks apart, in as few requests as the device takes: per request the
+    /// first cell and all blocks from there on.
+    async fn read_cells(
+        &self,
+        first: Cell,
+        stride: u32,
+        count: u16,
+    ) -> Result<Vec<(Cell, Buffer)>, LockError> {
+        let max_blocks = self.device.geometry().max_blocks;
+        let per_request = max_blocks.checked_div(stride).unwrap_or(1).max(1);
+        let mut all = Vec::new();
+        for done in (0..u32::from(count)).step_by(per_request as usize) {
+            let cells = u32::from(count).saturating_sub(done).min(per_request);
+            let offset = u64::from(done).saturating_mul(u64::from(stride));
+            let cell = Cell(first.0.saturating_add(offset));
+            let blocks = self.read(cell.0, cells.saturating_mul(stride)).await?;
+            all.push((cell, blocks));
+        }
+        Ok(all)
+    }
+
     /// Reads the images that begin `count` cells of one block.
     async fn read_images(
         &self,
@@ -280,20 +299,10 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
         count: u16,
     ) -> Result<Vec<Seen>, LockError> {
         let stride = stride.max(1);
-        let max_blocks = self.device.geometry().max_blocks;
-        let per_request = max_blocks.checked_div(stride).unwrap_or(1).max(1);
         let stride_len = self.block_len().saturating_mul(stride as usize);
         let mut seen = Vec::new();
-        for done in (0..u32::from(count)).step_by(per_request as usize) {
-            let cells = u32::from(count).saturating_sub(done).min(per_request);
-            // The last cell's tail is not read: it may lie beyond the end of the device.
-            let blocks = cells
-                .saturating_sub(1)
-                .saturating_mul(stride)
-                .saturating_add(1);
-            let offset = u64::from(done).saturating_mul(u64::from(stride));
-            let buffer = self.read(first.0.saturating_add(offset), blocks).await?;
-            seen.extend(buffer.chunks(stride_len).map(|block| Seen {
+        for (_, blocks) in self.read_cells(first, stride, count).await? {
+            seen.extend(blocks.chunks(stride_len).map(|block| Seen {
                 image: Image::from_block(block),
                 settled: true,
             }));
@@ -302,14 +311,10 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
     }
 
     fn note_late(&self, lba: u64, head: &[u8]) {
-        let now = self.now();
-        let mut late = self.late.borrow_mut();
-        late.retain(|_, late| late.until > now);
-        let entry = Late {
-            until: now.saturating_add(self.reclaim_nanos),
-            head: Vec::from(head),
-        };
-        late.insert(lba, entry);
+        let number = self.noted.get().saturating_add(1);
+        self.noted.set(number);
+        let head = Vec::from(head);
+        self.late.borrow_mut().insert(lba, Late { number, head });
     }
 
     /// Makes the block that holds `image`.

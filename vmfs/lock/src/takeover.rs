@@ -1,7 +1,9 @@
 //! The others: who is alive, who is dead, and how a dead host's slot is taken over, its journal replayed by the caller
 //! and all its locks freed by one write.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use api::block::{BlockDevice, BlockError};
 use api::time::{Clock, HostInstant};
@@ -22,9 +24,10 @@ pub enum Life {
     Me,
     /// It beats, or has not been watched for long enough.
     Alive,
-    /// It has not beaten for a whole lease, or who was replaying its journal has gone: [`Locks::claim`] can have it.
+    /// It has not beaten for a whole lease, or who was replaying its journal has gone or given up: [`Locks::claim`] can
+    /// have it.
     Dead,
-    /// It is dead, and this host replays its journal.
+    /// It is dead, and this host, perhaps the present one, replays its journal.
     Replaying(Member),
     /// The slot holds nothing valid; nobody can say.
     Damaged,
@@ -50,6 +53,25 @@ impl Neighbour {
             lba => Some(Cell(lba)),
         }
     }
+}
+
+/// Follows who replays whose journal to the last one: until that one is recovered, nothing moves.
+pub(crate) fn first_to_recover<'a>(
+    blocked: &'a Neighbour,
+    neighbours: &'a [Neighbour],
+) -> &'a Neighbour {
+    let mut first = blocked;
+    // Hosts cannot replay each other's journals in a circle; on a damaged disk it may look so.
+    for _ in 0..neighbours.len() {
+        let Life::Replaying(by) = first.life else {
+            break;
+        };
+        match neighbours.get(usize::from(by.slot)) {
+            Some(next) if next.slot.member() == by && by.slot != first.slot.number => first = next,
+            _ => break,
+        }
+    }
+    first
 }
 
 /// What this host has seen of the slots.
@@ -91,6 +113,37 @@ impl Watch {
 pub struct Claim {
     victim: Slot,
     image: Image,
+    _mark: Mark,
+}
+
+/// Says that a slot is being dealt with, until it is dropped.
+#[derive(Debug)]
+struct Mark {
+    /// A bit for each slot.
+    claimed: Arc<AtomicU64>,
+    bit: u64,
+}
+
+impl Mark {
+    const fn bit_of(number: u16) -> u64 {
+        // At most 64 slots.
+        1_u64.wrapping_shl(number as u32)
+    }
+
+    fn set(claimed: &Arc<AtomicU64>, number: u16) -> Self {
+        let bit = Self::bit_of(number);
+        claimed.fetch_or(bit, Ordering::AcqRel);
+        Self {
+            claimed: Arc::clone(claimed),
+            bit,
+        }
+    }
+}
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        self.claimed.fetch_and(!self.bit, Ordering::AcqRel);
+    }
 }
 
 impl Claim {
@@ -192,6 +245,8 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             {
                 Life::Dead
             }
+            // A claim of this host that nobody has in hand any more: the replay failed, or was left in the middle.
+            SlotState::Replaying(by) if by == self.me && !self.is_claimed(number) => Life::Dead,
             SlotState::Replaying(by) => Life::Replaying(by),
         };
         Neighbour {
@@ -217,7 +272,13 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         self.inherits.get().then(|| Claim {
             victim: own.slot.clone(),
             image: own.image.clone(),
+            _mark: Mark::set(&self.claimed, self.me.slot),
         })
+    }
+
+    /// Tells whether a claim on slot `number` is in hand.
+    fn is_claimed(&self, number: u16) -> bool {
+        self.claimed.load(Ordering::Acquire) & Mark::bit_of(number) != 0
     }
 
     /// Takes over the slot of a dead host, and waits until no write of it can take effect any more. The caller then
@@ -231,10 +292,10 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         let not_dead = LockError::NotDead { slot: number };
         let neighbours = self.survey().await?;
         let neighbour = neighbours.get(usize::from(number)).ok_or(not_dead)?;
-        let resumed = neighbour.life == Life::Replaying(self.me);
-        if neighbour.life != Life::Dead && !resumed {
+        if neighbour.life != Life::Dead || self.is_claimed(number) {
             return Err(not_dead);
         }
+        let mark = Mark::set(&self.claimed, number);
         let expected = neighbour.slot.encode();
         let victim = Slot {
             state: SlotState::Replaying(self.me),
@@ -257,7 +318,11 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         if !self.lease.is_open(self.clock.now()) {
             return Err(BlockError::Fenced.into());
         }
-        Ok(Claim { victim, image })
+        Ok(Claim {
+            victim,
+            image,
+            _mark: mark,
+        })
     }
 
     /// Frees the slot whose journal was replayed, and so all locks that its owner held.

@@ -16,7 +16,7 @@ use std::task::Poll;
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
 
 use super::describe::describe;
-use super::world::{Event, SECOND, TaskId, World};
+use super::world::{Event, HostClock, MS, SECOND, TaskId, World};
 
 /// How the fabric misbehaves. Chances are per thousand requests.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,18 @@ enum Ask {
     Flush,
     Zero { blocks: u64 },
     Compare { expected: Rc<[u8]>, new: Rc<[u8]> },
+}
+
+impl Ask {
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Read { .. } => "read",
+            Self::Write { .. } => "write",
+            Self::Flush => "flush",
+            Self::Zero { .. } => "zero",
+            Self::Compare { .. } => "compare-and-write",
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -87,7 +99,7 @@ pub trait Witness {
     fn lands(&self, host: usize, life: u32, lba: u64, data: &[u8]);
 }
 
-type Blocks = HashMap<u64, Box<[u8]>, BuildHasherDefault<Spread>>;
+type Blocks = HashMap<u64, Rc<[u8]>, BuildHasherDefault<Spread>>;
 
 /// A hash of block numbers; nobody chooses them to collide.
 #[derive(Clone, Copy, Debug, Default)]
@@ -125,8 +137,9 @@ pub struct Disk {
     fabric: Cell<Fabric>,
     blocks: RefCell<Blocks>,
     /// Blocks whose last writes would not outlive a loss of power: what would be there instead, oldest first.
-    volatile: RefCell<BTreeMap<u64, Vec<Box<[u8]>>>>,
-    requests: RefCell<Vec<Option<Request>>>,
+    volatile: RefCell<BTreeMap<u64, Vec<Rc<[u8]>>>>,
+    /// Requests of which something is still to come, by number.
+    requests: RefCell<BTreeMap<usize, Request>>,
     paths: RefCell<Vec<Path>>,
     witness: RefCell<Option<Rc<dyn Witness>>>,
     /// Blocks that cannot be read until they are written.
@@ -195,7 +208,7 @@ impl Disk {
     /// A host has died: what it sent and has not landed lands or does not, whole or in part. Its next life begins.
     pub fn host_died(&self, host: usize) {
         self.paths.borrow_mut()[host].life += 1;
-        for request in self.requests.borrow_mut().iter_mut().flatten() {
+        for request in self.requests.borrow_mut().values_mut() {
             if request.host == host {
                 request.abandoned = true;
                 if request.landings > 0 && self.world.chance(500) {
@@ -205,6 +218,18 @@ impl Disk {
         }
     }
 
+    /// Tells whether a write of a host whose end it did not see may still land. (A compare-and-write that comes again
+    /// harms nobody, and counts only until it landed once.)
+    fn is_late(&self, host: usize, life: u32) -> bool {
+        let requests = self.requests.borrow();
+        let mut left = requests.values();
+        left.any(|request| {
+            let unseen = request.abandoned && !matches!(request.ask, Ask::Read { .. });
+            let again = matches!(request.ask, Ask::Compare { .. }) && request.outcome.is_some();
+            request.host == host && request.life == life && request.landings > 0 && unseen && !again
+        })
+    }
+
     /// Returns which life a host is in.
     pub fn life(&self, host: usize) -> u32 {
         self.paths.borrow()[host].life
@@ -212,7 +237,7 @@ impl Disk {
 
     /// Power fails: writes that were not flushed are lost or not, each by itself. The hosts must have died before.
     pub fn lose_power(&self) {
-        for request in self.requests.borrow_mut().iter_mut().flatten() {
+        for request in self.requests.borrow_mut().values_mut() {
             request.landings = 0;
         }
         for (lba, versions) in std::mem::take(&mut *self.volatile.borrow_mut()) {
@@ -237,9 +262,10 @@ impl Disk {
         }
     }
 
-    /// Puts a block in place, durably, without anybody seeing it.
-    pub fn poke(&self, lba: u64, data: &[u8]) {
-        self.blocks.borrow_mut().insert(lba, Box::from(data));
+    /// Puts blocks in place, durably, without anybody seeing it.
+    pub fn preload(&self, blocks: &[(u64, Rc<[u8]>)]) {
+        let blocks = blocks.iter().map(|(lba, block)| (*lba, Rc::clone(block)));
+        self.blocks.borrow_mut().extend(blocks);
     }
 
     /// Handles an event of this disk.
@@ -257,7 +283,7 @@ impl Disk {
 
     fn land(&self, id: usize) {
         let mut requests = self.requests.borrow_mut();
-        let Some(request) = requests[id].as_mut() else {
+        let Some(request) = requests.get_mut(&id) else {
             return;
         };
         if request.landings == 0 {
@@ -274,7 +300,7 @@ impl Disk {
         drop(requests);
         let (outcome, landed) = self.perform(host, life, lba, &ask, from, whole);
         let mut requests = self.requests.borrow_mut();
-        if let Some(request) = requests[id].as_mut() {
+        if let Some(request) = requests.get_mut(&id) {
             request.landed = landed;
             // What comes again later tells nobody anything.
             if request.outcome.is_none() && whole {
@@ -358,11 +384,11 @@ impl Disk {
         if let Some(witness) = &*self.witness.borrow() {
             witness.lands(host, life, lba, data);
         }
-        let old = self.blocks.borrow_mut().insert(lba, Box::from(data));
+        let old = self.blocks.borrow_mut().insert(lba, Rc::from(data));
         if self.geometry.volatile_cache {
             let mut volatile = self.volatile.borrow_mut();
             if cached {
-                let old = old.unwrap_or_else(|| vec![0; data.len()].into_boxed_slice());
+                let old = old.unwrap_or_else(|| Rc::from(vec![0; data.len()]));
                 volatile.entry(lba).or_default().push(old);
             } else {
                 volatile.remove(&lba);
@@ -376,7 +402,7 @@ impl Disk {
 
     fn reply(&self, id: usize) {
         let mut requests = self.requests.borrow_mut();
-        let Some(request) = requests[id].as_mut() else {
+        let Some(request) = requests.get_mut(&id) else {
             return;
         };
         request.replied = true;
@@ -393,20 +419,33 @@ impl Disk {
     }
 
     /// Forgets a request for which nothing more can happen.
-    fn retire(&self, requests: &mut [Option<Request>], id: usize) {
-        let over = requests[id]
-            .as_ref()
+    fn retire(&self, requests: &mut BTreeMap<usize, Request>, id: usize) {
+        let over = requests
+            .get(&id)
             .is_some_and(|request| request.landings == 0 && request.replied && request.abandoned);
         if over {
-            requests[id] = None;
+            requests.remove(&id);
         }
     }
 
     /// Sends a request and returns its number.
     fn send(&self, host: usize, lba: u64, ask: Ask) -> usize {
         self.served.set(self.served.get() + 1);
+        if std::env::var("DBG").is_ok() {
+            self.world
+                .note(|| format!("send {} {lba} host {host}", ask.name()));
+        }
         let path = self.paths.borrow()[host];
         let fate = self.fate(&ask, path.cut_until > self.world.now());
+        if !fate.answered {
+            self.world.note(|| {
+                let kind = ask.name();
+                let lands = fate.landings[0].is_some();
+                format!(
+                    "fabric  {kind} {lba} of host {host} is not answered; takes effect: {lands}"
+                )
+            });
+        }
         let request = Request {
             host,
             life: path.life,
@@ -423,8 +462,8 @@ impl Disk {
         };
         let mut requests = self.requests.borrow_mut();
         // Numbers are not used twice: events of a request may come after it is forgotten.
-        let id = requests.len();
-        requests.push(Some(request));
+        let id = self.served.get() as usize;
+        requests.insert(id, request);
         for nanos in fate.landings.into_iter().flatten() {
             self.world.schedule(nanos, Event::Land(id));
         }
@@ -481,7 +520,7 @@ impl Disk {
                 return Poll::Pending;
             };
             let mut requests = self.requests.borrow_mut();
-            match requests[id].as_mut().and_then(|r| r.answer.take()) {
+            match requests.get_mut(&id).and_then(|r| r.answer.take()) {
                 Some(answer) => Poll::Ready(answer),
                 None => Poll::Pending,
             }
@@ -507,7 +546,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
             let mut requests = self.disk.requests.borrow_mut();
-            if let Some(request) = requests[id].as_mut() {
+            if let Some(request) = requests.get_mut(&id) {
                 request.abandoned = true;
             }
             self.disk.retire(&mut requests, id);
@@ -525,6 +564,13 @@ pub struct HostDisk {
 }
 
 impl HostDisk {
+    fn clock(&self) -> HostClock {
+        HostClock {
+            world: Rc::clone(&self.disk.world),
+            host: self.host,
+        }
+    }
+
     fn fits(&self, lba: u64, len: usize) -> bool {
         let block = self.disk.block_len();
         len.is_multiple_of(block)
@@ -585,6 +631,13 @@ impl BlockDevice for HostDisk {
 
     async fn write_zeroes(&self, lba: u64, blocks: u64) -> Result<(), BlockError> {
         unit(&self.disk.ask(self.host, lba, Ask::Zero { blocks }).await)
+    }
+
+    async fn drain(&self) {
+        let life = self.disk.life(self.host);
+        while self.disk.is_late(self.host, life) {
+            self.clock().sleep(20 * MS).await;
+        }
     }
 
     async fn compare_and_write(

@@ -5,11 +5,16 @@
 pub mod broken;
 pub mod describe;
 pub mod disk;
+pub mod files;
 pub mod judge;
+pub mod oracle;
+pub mod template;
 pub mod toy;
 pub mod weather;
 pub mod world;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use api::block::Geometry;
@@ -17,7 +22,9 @@ use lock::{Area, Backend, Terms};
 
 use self::broken::Rule;
 use self::disk::{Disk, Fabric};
+use self::files::FileHost;
 use self::judge::Judge;
+use self::oracle::Oracle;
 use self::toy::{Layout, ToyHost};
 use self::weather::Weather;
 use self::world::{Event, SECOND, TaskId, World};
@@ -33,6 +40,17 @@ pub struct Plan {
     pub backend: Option<Backend>,
     /// A rule to break.
     pub rule: Option<Rule>,
+    /// What the hosts do.
+    pub subject: Subject,
+}
+
+/// What the hosts do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// They count under locks.
+    Locks,
+    /// They use a volume.
+    Volume,
 }
 
 /// What came of a schedule.
@@ -87,14 +105,50 @@ pub fn run(plan: Plan, traced: bool) -> Outcome {
     Simulation::new(plan, traced).run()
 }
 
+/// A host of either kind.
+#[derive(Clone, Debug)]
+enum Party {
+    /// One that counts under locks.
+    Toy(ToyHost),
+    /// One that uses a volume.
+    Files(FileHost),
+}
+
+/// All that a host does.
+type Life = Pin<Box<dyn Future<Output = ()>>>;
+
+impl Party {
+    fn life(&self) -> Life {
+        match self.clone() {
+            Self::Toy(host) => Box::pin(host.live()),
+            Self::Files(host) => Box::pin(host.live()),
+        }
+    }
+
+    /// What it does when all others have stopped.
+    fn examination(&self) -> Life {
+        match self.clone() {
+            Self::Toy(host) => Box::pin(host.examine()),
+            Self::Files(host) => Box::pin(host.examine()),
+        }
+    }
+
+    /// It has died.
+    fn forget(&self) {
+        if let Self::Toy(host) = self {
+            host.judge.forgot(host.host);
+        }
+    }
+}
+
 /// A schedule under way.
 #[derive(Debug)]
 struct Simulation {
     world: Rc<World>,
     disk: Rc<Disk>,
-    judge: Rc<Judge>,
     weather: Weather,
-    hosts: Vec<ToyHost>,
+    /// The last one only looks at what the others left.
+    hosts: Vec<Party>,
     lives: Vec<TaskId>,
     end: u64,
 }
@@ -104,25 +158,31 @@ impl Simulation {
         let world = Rc::new(World::new(plan.seed, traced));
         let count = plan.hosts.unwrap_or_else(|| world.between(2, 4) as usize);
         let weather = Weather::draw(&world, plan.rule);
-        let backend = plan.backend.unwrap_or_else(|| match world.below(3) {
+        let backend = plan.backend.unwrap_or_else(|| match world.below(4) {
             0 => Backend::Paxos,
             _ => Backend::CompareAndWrite,
         });
+        match plan.subject {
+            Subject::Locks => Self::with_toys(plan, world, count, weather, backend),
+            Subject::Volume => Self::with_files(world, count, weather, backend),
+        }
+    }
+
+    fn with_toys(
+        plan: Plan,
+        world: Rc<World>,
+        count: usize,
+        weather: Weather,
+        backend: Backend,
+    ) -> Self {
         let block_len: usize = if world.chance(200) { 4096 } else { 512 };
         let slots = (count + world.below(3) as usize + 2) as u16;
         let layout = layout(&world, backend, slots, block_len);
         let geometry = Geometry {
-            logical_block: block_len as u32,
-            physical_block: block_len as u32,
-            blocks: layout.blocks,
-            max_blocks: 1024,
             volatile_cache: false,
-            fua: true,
-            discard: false,
-            compare_and_write_blocks: u32::from(backend == Backend::CompareAndWrite),
+            ..geometry(&world, backend, block_len, layout.blocks)
         };
         let disk = Rc::new(Disk::new(Rc::clone(&world), geometry, weather.fabric));
-        // One host more, which looks at what the others left.
         let judge = Judge::new(
             Rc::clone(&world),
             count + 1,
@@ -131,31 +191,57 @@ impl Simulation {
         );
         let judge = Rc::new(judge);
         disk.set_witness(Rc::clone(&judge) as Rc<dyn disk::Witness>);
-        let end = world.between(20, 90) * SECOND;
+        let end = world.between(10, 50) * SECOND;
         let hosts = (0..=count).map(|number| {
-            disk.add_path();
-            ToyHost {
-                host: world.add_host(weather.drift(&world)),
+            let area = Area {
+                terms: broken::terms(plan.rule, number, layout.area.terms),
+                ..layout.area
+            };
+            Party::Toy(ToyHost {
+                host: add_host(&world, &disk, &weather),
                 world: Rc::clone(&world),
                 disk: Rc::clone(&disk),
                 judge: Rc::clone(&judge),
-                layout: Layout {
-                    area: Area {
-                        terms: broken::terms(plan.rule, number, layout.area.terms),
-                        ..layout.area
-                    },
-                    ..layout
-                },
+                layout: Layout { area, ..layout },
                 rule: plan.rule,
                 end,
-            }
+            })
         });
         Self {
             hosts: hosts.collect(),
             lives: Vec::new(),
             world,
             disk,
-            judge,
+            weather,
+            end,
+        }
+    }
+
+    fn with_files(world: Rc<World>, count: usize, weather: Weather, backend: Backend) -> Self {
+        let block_len: usize = if world.chance(300) { 512 } else { 4096 };
+        let template = template::volume(backend, block_len as u32, SLOTS);
+        let template = template.unwrap_or_else(|error| panic!("no volume could be made: {error}"));
+        let blocks = template::VOLUME_BYTES / block_len as u64;
+        let geometry = geometry(&world, backend, block_len, blocks);
+        let disk = Rc::new(Disk::new(Rc::clone(&world), geometry, weather.fabric));
+        disk.preload(&template.blocks);
+        let oracle = Rc::new(Oracle::new(Rc::clone(&world), count));
+        let end = world.between(10, 50) * SECOND;
+        let hosts = (0..=count).map(|_| {
+            Party::Files(FileHost {
+                host: add_host(&world, &disk, &weather),
+                world: Rc::clone(&world),
+                disk: Rc::clone(&disk),
+                oracle: Rc::clone(&oracle),
+                layout: template.layout.clone(),
+                end,
+            })
+        });
+        Self {
+            hosts: hosts.collect(),
+            lives: Vec::new(),
+            world,
+            disk,
             weather,
             end,
         }
@@ -163,7 +249,7 @@ impl Simulation {
 
     fn run(mut self) -> Outcome {
         for number in 0..self.hosts.len() - 1 {
-            let life = self.world.spawn(number, self.hosts[number].clone().live());
+            let life = self.world.spawn(number, self.hosts[number].life());
             self.lives.push(life);
         }
         self.weather.brew(&self.world);
@@ -178,7 +264,7 @@ impl Simulation {
             }
         }
         let examiner = self.hosts.len() - 1;
-        let work = self.hosts[examiner].clone().examine();
+        let work = self.hosts[examiner].examination();
         let life = self.world.spawn(examiner, work);
         self.advance(self.end + 2 * PATIENCE);
         if !self.world.has_ended(life) {
@@ -230,7 +316,7 @@ impl Simulation {
     fn crash(&mut self, host: usize, nanos: u64) {
         self.world.kill(self.lives[host]);
         self.disk.host_died(host);
-        self.judge.forgot(host);
+        self.hosts[host].forget();
         let next = self.hosts[host].clone();
         let clock = world::HostClock {
             world: Rc::clone(&self.world),
@@ -238,9 +324,31 @@ impl Simulation {
         };
         self.lives[host] = self.world.spawn(host, async move {
             clock.sleep(nanos).await;
-            next.live().await;
+            next.life().await;
         });
     }
+}
+
+/// Slots of a simulated volume.
+const SLOTS: u16 = 8;
+
+fn geometry(world: &World, backend: Backend, block_len: usize, blocks: u64) -> Geometry {
+    let physical_block = if world.chance(500) { 4096 } else { block_len };
+    Geometry {
+        logical_block: block_len as u32,
+        physical_block: physical_block as u32,
+        blocks,
+        max_blocks: (1 << 20) / block_len as u32,
+        volatile_cache: world.chance(500),
+        fua: true,
+        discard: false,
+        compare_and_write_blocks: u32::from(backend == Backend::CompareAndWrite),
+    }
+}
+
+fn add_host(world: &World, disk: &Disk, weather: &Weather) -> usize {
+    disk.add_path();
+    world.add_host(weather.drift(world))
 }
 
 fn layout(world: &World, backend: Backend, slots: u16, block_len: usize) -> Layout {

@@ -207,8 +207,8 @@ impl Membership<'_> {
                 3 => self.clock.sleep(world.between(MS, 2 * SECOND)).await,
                 _ => self.count(lock).await?,
             }
-            if world.chance(300) {
-                self.clock.sleep(world.between(MS, 500 * MS)).await;
+            if world.chance(700) {
+                self.clock.sleep(world.between(MS, 700 * MS)).await;
             }
         }
         Ok(())
@@ -375,8 +375,7 @@ impl Membership<'_> {
             match result {
                 Ok(()) if !late => return Ok(()),
                 Ok(()) => {
-                    let window = u64::from(self.host.layout.area.terms.reclaim_ms) * MS;
-                    self.clock.sleep(window).await;
+                    self.gate.drain().await;
                     return Ok(());
                 }
                 Err(BlockError::TimedOut) => late = true,
@@ -433,8 +432,7 @@ impl Membership<'_> {
     async fn recover(&self) -> Work<()> {
         let survey = self.locks.survey().await;
         for neighbour in self.bear(survey)?.unwrap_or_default() {
-            let resumed = neighbour.life == Life::Replaying(self.locks.me());
-            if neighbour.life == Life::Dead || resumed {
+            if neighbour.life == Life::Dead {
                 self.recover_one(neighbour.slot.number).await?;
             }
         }

@@ -72,6 +72,11 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
         cell.0.saturating_add(self.seats as u64)
     }
 
+    /// The block of this host's ballot on `cell`.
+    fn own_lba(&self, cell: Cell) -> u64 {
+        cell.0.saturating_add(u64::from(self.seat.get()))
+    }
+
     fn seen(ballots: &Ballots, cell: Cell) -> Result<Seen, LockError> {
         let view = ballots.view().ok_or(LockError::Corrupt { lba: cell.0 })?;
         Ok(match view {
@@ -103,9 +108,8 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
         self.recent
             .borrow_mut()
             .take_if(|(loaded, _)| *loaded == cell);
-        let seat = self.seat.get();
-        let lba = cell.0.saturating_add(u64::from(seat));
-        let bytes = ballot.encode(seat, cell);
+        let bytes = ballot.encode(self.seat.get(), cell);
+        let lba = self.own_lba(cell);
         Ok(self.fenced.put(lba, &bytes, Fence::Lease).await?)
     }
 
@@ -217,7 +221,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
 
     /// Brings to its end whatever is pending on `cell`, says so on the disk, and returns the image that is there.
     pub(super) async fn settle(&self, cell: Cell) -> Result<Image, LockError> {
-        self.fenced.wait_late(cell, self.seat.get()).await;
+        self.fenced.wait_late(self.own_lba(cell)).await;
         for round in 0..ROUNDS {
             let ballots = self.ballots(cell).await?;
             let view = ballots.view().ok_or(LockError::Corrupt { lba: cell.0 })?;
@@ -261,18 +265,20 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Paxos<D, C> {
     async fn load_all(&self, first: Cell, stride: u32, count: u16) -> Result<Vec<Seen>, LockError> {
         let stride = stride.max(u32::from(self.seats));
         let mut all = Vec::new();
-        for number in 0..u64::from(count) {
-            let offset = number.saturating_mul(u64::from(stride));
-            let cell = Cell(first.0.saturating_add(offset));
-            let ballots = self.ballots(cell).await?;
-            all.push(Self::seen(&ballots, cell)?);
+        for (first, blocks) in self.fenced.read_cells(first, stride, count).await? {
+            let stride_len = self.fenced.block_len().saturating_mul(stride as usize);
+            for (number, ballots) in (0..).zip(blocks.chunks(stride_len)) {
+                let offset = u64::from(stride).saturating_mul(number);
+                let cell = Cell(first.0.saturating_add(offset));
+                all.push(Self::seen(&self.decode(ballots, cell)?, cell)?);
+            }
         }
         Ok(all)
     }
 
     async fn load(&self, cell: Cell) -> Result<Seen, LockError> {
         // With a late write on its way, what is read now need not be what a swap finds.
-        self.fenced.wait_late(cell, self.seat.get()).await;
+        self.fenced.wait_late(self.own_lba(cell)).await;
         let ballots = self.ballots(cell).await?;
         let seen = Self::seen(&ballots, cell);
         *self.recent.borrow_mut() = Some((cell, ballots));
@@ -301,7 +307,7 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Paxos<D, C> {
         let mut ballots = match read {
             Some(ballots) => ballots,
             None => {
-                self.fenced.wait_late(cell, self.seat.get()).await;
+                self.fenced.wait_late(self.own_lba(cell)).await;
                 self.ballots(cell).await?
             }
         };
