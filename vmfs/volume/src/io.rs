@@ -86,6 +86,9 @@ impl<H: Host> Volume<H> {
         let len = file.size.saturating_sub(offset).min(buffer.len() as u64);
         let len = usize::try_from(len).map_err(|_| Error::TooLong)?;
         let target = buffer.get_mut(..len).unwrap_or_default();
+        if target.is_empty() {
+            return Ok(0);
+        }
         if file.layout != LAYOUT_TREE {
             self.read_small(file, offset, target).await?;
             return Ok(len);

@@ -28,6 +28,7 @@ mod error;
 mod file;
 pub mod format;
 mod fsck;
+mod grow;
 mod io;
 mod journal;
 mod layout;
@@ -37,7 +38,9 @@ mod mkfs;
 pub mod ram;
 mod remove;
 mod replay;
+mod span;
 mod tree;
+mod usage;
 mod volume;
 
 #[cfg(test)]
@@ -53,6 +56,8 @@ pub use locks::{LocalLocks, LockError, LockMode, LockService};
 pub use map::Provision;
 pub use mkfs::{MkfsError, MkfsOptions, mkfs};
 pub use replay::{Replayed, replay};
+pub use span::{MEMBER_START, Span};
+pub use usage::Usage;
 pub use volume::{Host, Settings, Volume};
 
 /// Reads a volume's superblock, the second copy if the first is damaged, and checks that the device can hold it.

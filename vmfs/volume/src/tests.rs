@@ -4,5 +4,6 @@ mod basic;
 mod crash;
 mod damage;
 mod fuzz;
+mod grow;
 mod hosts;
 mod support;

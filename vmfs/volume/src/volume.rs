@@ -263,6 +263,7 @@ impl<H: Host> Volume<H> {
         let wait = self.settings.lock_wait_ms.saturating_mul(MS);
         let mut pause = MS;
         let mut freed = false;
+        let mut refreshed = false;
         loop {
             self.begin().await?;
             if self.kept.len() > LOCKS_MAX {
@@ -278,7 +279,14 @@ impl<H: Host> Volume<H> {
                     self.begin().await?;
                     self.checkpoint().await?;
                 }
-                Err(Error::FreeingSpace) => return Err(Error::NoSpace),
+                Err(Error::FreeingSpace) => return Err(self.undone(Error::NoSpace)),
+                Err(error @ (Error::Damaged { .. } | Error::NoSpace)) if !refreshed => {
+                    // Another host may have made the volume larger.
+                    refreshed = true;
+                    if !self.refresh().await? {
+                        return Err(self.undone(error));
+                    }
+                }
                 Err(Error::Lock(LockError::Dead { slot })) => self.recover(slot).await?,
                 Err(Error::Contended) => {
                     self.begin().await?;
@@ -294,13 +302,16 @@ impl<H: Host> Volume<H> {
                         .await;
                     pause = pause.saturating_mul(2).min(MS.saturating_mul(100));
                 }
-                Err(error) => {
-                    self.overlay = Overlay::default();
-                    self.allocator.undo();
-                    return Err(error);
-                }
+                Err(error) => return Err(self.undone(error)),
             }
         }
+    }
+
+    /// Undoes an operation that failed.
+    fn undone(&mut self, error: Error) -> Error {
+        self.overlay = Overlay::default();
+        self.allocator.undo();
+        error
     }
 
     /// Merges the overlay; commits first what runs, if both would not fit one transaction.
@@ -354,6 +365,7 @@ impl<H: Host> Volume<H> {
             self.give_back_one(name).await?;
         }
         let area = match name {
+            LockName::Superblock => self.layout.global_lock(0),
             LockName::Moves => self.layout.global_lock(1),
             LockName::Unit(address) => self
                 .layout

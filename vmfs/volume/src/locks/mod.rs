@@ -124,6 +124,8 @@ impl LockService for LocalLocks {
 /// Name of a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockName {
+    /// The superblock's.
+    Superblock,
     /// That of moves of directories.
     Moves,
     /// That of the cluster or inode whose unit stands at this address.

@@ -274,3 +274,17 @@ fn a_large_file_maps_in_few_extents() {
     run(volume.remove(root, "thick")).unwrap();
     run(volume.sync()).unwrap();
 }
+
+#[test]
+fn reading_behind_the_end_finds_nothing() {
+    let disk = made(256 * MIB);
+    let mut volume = mount(&disk);
+    for (index, len) in [0, 100, 30_000, 2_000_000].into_iter().enumerate() {
+        let mut file = volume.make(&format!("file-{index}"));
+        volume.put(&mut file, 0, &pattern(1, len)).unwrap();
+        for offset in [len as u64, len as u64 + 1, 5 * MIB] {
+            assert!(volume.get(&mut file, offset, 100).is_empty());
+        }
+        volume.close(file);
+    }
+}
