@@ -3,7 +3,9 @@
 //! None of these switches exists in the code that is judged: hosts are given wrong times, a wrong device or a wrong
 //! habit.
 
-use lock::Terms;
+use std::borrow::Cow;
+
+use lock::{CHECKSUM_AT, IMAGE_LEN, Image, Slot, SlotState, Terms};
 
 /// A rule that is broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +20,10 @@ pub enum Rule {
     NoReplay,
     /// An entry stays in the journal after the change, and the lock is released.
     JournalKeepsEntries,
-    /// Every host makes the same tokens.
-    SameTokens,
+    /// The device compares all of an image but what makes it unique.
+    TokensDoNotCount,
+    /// A dead host's slot is freed without a new generation.
+    NoGeneration,
     /// The device compares and writes in two steps.
     CompareIsNotAtomic,
     /// Clocks differ by more than the margin covers.
@@ -28,13 +32,14 @@ pub enum Rule {
 
 impl Rule {
     /// All of them, with their names on the command line.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("no-gate", Self::NoGate),
         ("no-margin", Self::NoMargin),
         ("no-reclaim", Self::NoReclaim),
         ("no-replay", Self::NoReplay),
         ("journal-keeps-entries", Self::JournalKeepsEntries),
-        ("same-tokens", Self::SameTokens),
+        ("tokens-do-not-count", Self::TokensDoNotCount),
+        ("no-generation", Self::NoGeneration),
         ("compare-is-not-atomic", Self::CompareIsNotAtomic),
         ("wild-clocks", Self::WildClocks),
     ];
@@ -45,6 +50,42 @@ impl Rule {
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
         found.map(|(_, rule)| *rule)
     }
+}
+
+/// Compares what a block holds with what is expected, as the disk does.
+#[must_use]
+pub fn same(rule: Option<Rule>, found: &[u8], expected: &[u8]) -> bool {
+    if rule != Some(Rule::TokensDoNotCount) {
+        return found == expected;
+    }
+    let counts = |at: usize| !(16..32).contains(&at) && at < CHECKSUM_AT;
+    let pairs = found.iter().zip(expected).enumerate();
+    pairs
+        .filter(|(at, _)| counts(*at))
+        .all(|(_, (left, right))| left == right)
+}
+
+/// Returns what the disk stores where it is told to store `new`.
+#[must_use]
+pub fn stored<'a>(rule: Option<Rule>, new: &'a [u8]) -> Cow<'a, [u8]> {
+    let number = new
+        .get(6..8)
+        .map_or(0, |raw| u16::from_le_bytes([raw[0], raw[1]]));
+    if rule == Some(Rule::NoGeneration)
+        && let Ok(slot) = Slot::decode(&Image::from_block(new), number, 0)
+        && slot.state == SlotState::Free
+        && slot.generation > 1
+    {
+        let mut same_again = new.to_vec();
+        let image = Slot {
+            generation: slot.generation - 1,
+            ..slot
+        }
+        .encode();
+        same_again[..IMAGE_LEN].copy_from_slice(image.as_bytes());
+        return Cow::Owned(same_again);
+    }
+    Cow::Borrowed(new)
 }
 
 /// The times that host number `host` believes in.

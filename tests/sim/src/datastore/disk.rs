@@ -15,6 +15,7 @@ use std::task::Poll;
 
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
 
+use super::broken::{self, Rule};
 use super::describe::describe;
 use super::world::{Event, HostClock, MS, SECOND, TaskId, World};
 
@@ -37,8 +38,8 @@ pub struct Fabric {
     pub repeated: u64,
     /// A write of several blocks takes effect piece by piece.
     pub torn: u64,
-    /// A compare-and-write is a read and a write (this breaks the rules).
-    pub compare_is_not_atomic: bool,
+    /// A rule that the disk breaks.
+    pub rule: Option<Rule>,
 }
 
 /// What a request asks for.
@@ -350,8 +351,10 @@ impl Disk {
                 (Answer::Done, end)
             }
             Ask::Compare { expected, new } => {
-                if self.peek(lba)[..] == expected[..] {
-                    self.store(host, life, lba, new, false);
+                let rule = self.fabric.get().rule;
+                if broken::same(rule, &self.peek(lba), expected) {
+                    let new = broken::stored(rule, new);
+                    self.store(host, life, lba, &new, false);
                     (Answer::Done, 0)
                 } else {
                     (Answer::Differed, 0)
@@ -431,10 +434,6 @@ impl Disk {
     /// Sends a request and returns its number.
     fn send(&self, host: usize, lba: u64, ask: Ask) -> usize {
         self.served.set(self.served.get() + 1);
-        if std::env::var("DBG").is_ok() {
-            self.world
-                .note(|| format!("send {} {lba} host {host}", ask.name()));
-        }
         let path = self.paths.borrow()[host];
         let fate = self.fate(&ask, path.cut_until > self.world.now());
         if !fate.answered {
@@ -649,7 +648,7 @@ impl BlockDevice for HostDisk {
         if self.disk.geometry.compare_and_write_blocks == 0 {
             return Err(BlockError::Unsupported);
         }
-        if self.disk.fabric.get().compare_is_not_atomic {
+        if self.disk.fabric.get().rule == Some(Rule::CompareIsNotAtomic) {
             return self.compare_then_write(lba, &expected, new).await;
         }
         let ask = Ask::Compare {

@@ -182,7 +182,7 @@ impl Oracle {
         else {
             return;
         };
-        let mut found: Option<(u64, u64)> = None;
+        let mut least = u64::MAX;
         for at in (0..CHUNK).step_by(SECTOR) {
             let sector = bytes.get(at..at + size_of::<Tag>()).unwrap_or_default();
             let tag = Tag::read_from_bytes(sector).unwrap_or_else(|_| Tag::new_zeroed());
@@ -203,14 +203,11 @@ impl Oracle {
                 });
                 return;
             }
-            let (least, most) = found.unwrap_or((version, version));
-            found = Some((least.min(version), most.max(version)));
+            least = least.min(version);
         }
-        if let Some((least, most)) = found {
-            // Version numbers are not used twice, so what comes next counts on from the highest ever begun.
-            versions.floor = least;
-            versions.acknowledged = versions.acknowledged.min(most).max(least);
-        }
+        // Sectors may differ until the chunk is written anew. What was acknowledged and not synced is lost or not.
+        versions.floor = least;
+        versions.acknowledged = least;
     }
 }
 

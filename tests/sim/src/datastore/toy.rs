@@ -154,14 +154,10 @@ impl ToyHost {
     }
 
     async fn join(&self) -> Result<ToyLocks, LockError> {
-        let nonce = match self.rule {
-            Some(Rule::SameTokens) => 1,
-            _ => self.world.bits(),
-        };
         let host = Host {
             uuid: [self.host as u8; 16],
             name: "toy",
-            nonce,
+            nonce: self.world.bits(),
         };
         let journal = |slot| self.layout.journal(slot);
         Locks::join(self.device(), self.clock(), self.layout.area, host, journal).await

@@ -67,7 +67,7 @@ impl Weather {
             late: chance(2),
             repeated: chance(3),
             torn: chance(10),
-            compare_is_not_atomic: rule == Some(Rule::CompareIsNotAtomic),
+            rule,
         };
         let latency = [200_000, 2 * MS, 20 * MS][world.below(3) as usize];
         let drift_ppm_max = match rule {
