@@ -21,6 +21,7 @@ use crate::packages;
 use crate::qemu;
 use crate::script;
 use crate::standard_vms;
+use crate::vmfs_bench;
 use crate::workspace::{Workspace, say};
 
 /// Unit of everything that is counted.
@@ -51,9 +52,17 @@ pub(crate) enum Suite {
     Boot,
     /// Debian's boot in Basalt: in instructions, and in wall time against the same kernel bare.
     Debian,
+    /// A datastore in memory against ext4 and the raw device; needs root.
+    Vmfs,
 }
 
-const ALL: [Suite; 4] = [Suite::Exits, Suite::Compute, Suite::Boot, Suite::Debian];
+const ALL: [Suite; 5] = [
+    Suite::Exits,
+    Suite::Compute,
+    Suite::Boot,
+    Suite::Debian,
+    Suite::Vmfs,
+];
 
 /// Runs the command; fails when a limit is exceeded.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -75,15 +84,18 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
 /// Measures a suite.
 pub(crate) fn measure(workspace: &Workspace, suite: Suite) -> Result<Vec<Figure>> {
-    packages::ensure_installed(&[packages::QEMU])?;
-    kernel::build(workspace)?;
-    guests::build(workspace)?;
     let limits = Limits::read(workspace)?;
+    if suite != Suite::Vmfs {
+        packages::ensure_installed(&[packages::QEMU])?;
+        kernel::build(workspace)?;
+        guests::build(workspace)?;
+    }
     match suite {
         Suite::Exits => exits(workspace, &limits),
         Suite::Compute => compute(workspace, &limits),
         Suite::Boot => boot(workspace, &limits),
         Suite::Debian => debian_boot(workspace, &limits),
+        Suite::Vmfs => vmfs_bench::measure(workspace, &limits),
     }
 }
 
@@ -114,6 +126,7 @@ fn suite_name(suite: Suite) -> &'static str {
         Suite::Compute => "compute",
         Suite::Boot => "boot",
         Suite::Debian => "debian",
+        Suite::Vmfs => "vmfs",
     }
 }
 

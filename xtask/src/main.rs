@@ -29,6 +29,7 @@ mod symbols;
 mod test;
 mod test_table;
 mod vm_definition;
+mod vmfs_bench;
 mod workspace;
 
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ use crate::replay;
 /// Nanoseconds of a millisecond.
 const MS: u64 = 1_000_000;
 /// Locks kept at most; beyond, idle ones are given back.
-const LOCKS_MAX: usize = 1024;
+const LOCKS_MAX: usize = 8192;
 /// Times that a unit is read again, when another host may be writing it, before it counts as damaged.
 const READ_TRIES: u32 = 4;
 
