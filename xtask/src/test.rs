@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
 
+use ::sim::datastore::Subject;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
@@ -22,6 +23,7 @@ use crate::outer::{Firmware, Medium, Outer, path_of};
 use crate::packages;
 use crate::qemu;
 use crate::script;
+use crate::sim;
 use crate::standard_vms;
 use crate::test_table::{self, Boot, Guest, Table, Test, Way};
 use crate::workspace::Workspace;
@@ -221,6 +223,9 @@ impl<'a> Bench<'a> {
             let suite = test_table::suite_of(suite)?;
             let figures = bench::measure(self.workspace, suite)?;
             bench::judge(self.workspace, suite, &figures)
+        } else if let Some(seeds) = &test.sim {
+            sim::datastore_keeps_its_promises(Subject::Locks, seeds.locks)?;
+            sim::datastore_keeps_its_promises(Subject::Volume, seeds.volume)
         } else {
             bail!("nothing to do")
         }

@@ -38,6 +38,20 @@ pub(crate) struct Test {
     pub(crate) guest: Option<Guest>,
     /// Holds a suite to its limits.
     pub(crate) bench: Option<String>,
+    /// Runs seeds of the datastore's simulator.
+    pub(crate) sim: Option<Seeds>,
+}
+
+/// How many seeds of the datastore's simulator are run.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seeds {
+    /// With hosts that count under locks.
+    #[serde(default)]
+    pub(crate) locks: u64,
+    /// With hosts that use a volume.
+    #[serde(default)]
+    pub(crate) volume: u64,
 }
 
 /// How Basalt is booted, and what is said then.
@@ -137,9 +151,13 @@ impl Table {
                 test.boot.is_some(),
                 test.guest.is_some(),
                 test.bench.is_some(),
+                test.sim.is_some(),
             ];
             let count = kinds.into_iter().filter(|there| *there).count();
-            ensure!(count == 1, "{name}: it is one of boot, guest and bench");
+            ensure!(
+                count == 1,
+                "{name}: it is one of boot, guest, bench and sim"
+            );
             let twice = table.tests[..index].iter().any(|other| other.name == *name);
             ensure!(!twice, "{name} is there twice");
             if let Some(boot) = &test.boot {
