@@ -146,7 +146,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     }
 
     /// Releases the locks that operations left in doubt, as far as the device lets it.
-    async fn mend(&self) {
+    pub(crate) async fn mend(&self) {
         self.quiesce().await;
         while let Some(cell) = self.doubtful() {
             // Begun without waiting in between: the lock may be acquired anew at any time.
