@@ -26,9 +26,11 @@ mod sim;
 mod size;
 mod standard_vms;
 mod symbols;
+mod terminal;
 mod test;
 mod test_table;
 mod vm_definition;
+mod vmlinux;
 mod workspace;
 
 use std::process::ExitCode;
@@ -67,7 +69,7 @@ enum Command {
     Sim(sim::Options),
     /// Shows what the image's bytes are for.
     Size,
-    /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
+    /// Boots Basalt in QEMU or Bochs with its shell on this terminal, or types a script at it.
     Qemu(qemu::Options),
     /// Boots Basalt without questions, runs one guest and ends with that guest's verdict.
     RunGuest(run_guest::Options),
