@@ -4,6 +4,7 @@
 //! as its device, a clock, and output for people and programs.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod check;
 mod clock;
 mod file_disk;
@@ -103,6 +104,9 @@ enum Command {
         /// The unit's address: byte address in the volume / 4096.
         address: u64,
     },
+    /// Measures a volume in an image beside another file system.
+    #[command(hide = true)]
+    Bench(bench::Bench),
     /// Shows the hosts' slots and the locks that they hold.
     LockStatus {
         /// The image.
@@ -136,6 +140,7 @@ fn run(arguments: Arguments, output: &mut Output) -> anyhow::Result<ExitCode> {
         Command::Grow(options) => make::grow(&options, members, output)?,
         Command::Fsck(options) => return check::fsck(&options, members, output),
         Command::Dump { image, address } => inspect::dump(&image, members, address, output)?,
+        Command::Bench(options) => bench::bench(&options)?,
         Command::LockStatus { image } => inspect::lock_status(&image, members, output)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -61,8 +61,18 @@ impl<D: BlockDevice> Disk<D> {
             device,
             geometry,
             abandoned: Cell::new(false),
-            unflushed: Cell::new(false),
+            // What others wrote before is unknown.
+            unflushed: Cell::new(true),
         }
+    }
+
+    /// Makes durable what another host, which is dead, wrote and did not flush: what is read of it shall stay.
+    ///
+    /// # Errors
+    /// The device's.
+    pub async fn flush_all(&self) -> Result<(), BlockError> {
+        self.unflushed.set(true);
+        self.flush().await
     }
 
     /// Returns the device.

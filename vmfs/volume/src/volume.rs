@@ -148,6 +148,7 @@ impl<H: Host> Volume<H> {
             locks.clear(claim).await.map_err(Error::Lock)?;
         }
         let replayed = replay::replay_on(&disk, &layout, slot).await?;
+        disk.flush_all().await?;
         Ok(Self {
             journal: Journal::new(&layout, slot, replayed.position, replayed.sequence),
             allocator: Allocator::new(&layout, slot),
@@ -345,6 +346,7 @@ impl<H: Host> Volume<H> {
             Err(error) => return Err(Error::Lock(error)),
         };
         replay::replay_on(&self.disk, &self.layout, slot).await?;
+        self.disk.flush_all().await?;
         self.locks.clear(claim).await.map_err(Error::from)
     }
 
