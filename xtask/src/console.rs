@@ -1,10 +1,9 @@
 //! The near end of a serial line: bytes typed, output collected, texts waited for.
 //!
-//! It knows nothing of Basalt or of QEMU: any process with pipes will do. What a script line means stands in
+//! It knows nothing of Basalt or of emulators: any two streams will do. What a script line means stands in
 //! `script.rs`.
 
 use std::io::{Read, Write};
-use std::process::{ChildStdin, ChildStdout};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,9 +16,8 @@ use crate::script::{Line, Step};
 const TAIL_LINES: usize = 30;
 
 /// A console with a script's position in its output.
-#[derive(Debug)]
 pub(crate) struct Console {
-    input: ChildStdin,
+    input: Box<dyn Write + Send>,
     output: Arc<Output>,
     /// Where `expect` looks from: the output's length when the first line after the previous `expect` was typed.
     /// Several expectations after one command may so be met in any order.
@@ -54,10 +52,10 @@ impl Output {
 }
 
 impl Console {
-    /// Takes both ends of a process's serial line; `mirror` receives every byte of output as it comes.
+    /// Takes both ends of a serial line; `mirror` receives every byte of output as it comes.
     pub(crate) fn new(
-        input: ChildStdin,
-        mut output: ChildStdout,
+        input: Box<dyn Write + Send>,
+        mut output: Box<dyn Read + Send>,
         mut mirror: impl Write + Send + 'static,
     ) -> Self {
         let shared = Arc::new(Output::default());
@@ -65,7 +63,7 @@ impl Console {
         thread::spawn(move || {
             let mut plain = PlainText::default();
             let mut buffer = [0; 4096];
-            // An error of the pipe is its end: the process is gone.
+            // An error of the stream is its end: the process is gone.
             while let Ok(size @ 1..) = output.read(&mut buffer) {
                 let bytes = &buffer[..size];
                 // Whoever watches may go away; the script goes on.
@@ -224,7 +222,8 @@ mod tests {
         let mut child = command.spawn().expect("every system has sh");
         let input = child.stdin.take().expect("it was asked for");
         let output = child.stdout.take().expect("it was asked for");
-        (child, Console::new(input, output, std::io::sink()))
+        let console = Console::new(Box::new(input), Box::new(output), std::io::sink());
+        (child, console)
     }
 
     #[test]

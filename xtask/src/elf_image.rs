@@ -15,6 +15,8 @@ const ELF64_HEADER_SIZE: usize = 64;
 const E_SHOFF: usize = 0x28;
 /// Offset of `e_shnum` in an ELF64 header; `e_shstrndx` follows it.
 const E_SHNUM: usize = 0x3c;
+/// Size of an ELF64 program header, in bytes.
+pub(crate) const ELF64_SEGMENT_SIZE: usize = 56;
 /// Size of an ELF32 file header, in bytes.
 const ELF32_HEADER_SIZE: u32 = 52;
 /// Size of an ELF32 program header, in bytes.
@@ -86,6 +88,12 @@ pub(crate) fn find_section(elf: &Elf<'_>, name: &str) -> Result<Option<SectionHe
         .into_iter()
         .find(|(found, _)| *found == name)
         .map(|(_, header)| header))
+}
+
+/// Makes a 64-bit file one without section headers; it is a parsed one.
+pub(crate) fn forget_sections(file: &mut [u8]) {
+    file[E_SHOFF..E_SHOFF + 8].fill(0);
+    file[E_SHNUM..E_SHNUM + 4].fill(0);
 }
 
 /// Returns a copy that holds what is loaded, and headers of the loaded sections only.

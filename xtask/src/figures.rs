@@ -16,7 +16,7 @@ const LIMITS: &str = "tests/bench/limits.toml";
 /// One measured figure.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Figure {
-    pub(crate) suite: &'static str,
+    pub(crate) suite: String,
     pub(crate) name: String,
     pub(crate) value: f64,
     pub(crate) unit: &'static str,
@@ -46,15 +46,9 @@ impl Limits {
     }
 
     /// Makes a figure of a measured value.
-    pub(crate) fn figure(
-        &self,
-        suite: &'static str,
-        name: &str,
-        value: f64,
-        unit: &'static str,
-    ) -> Figure {
+    pub(crate) fn figure(&self, suite: &str, name: &str, value: f64, unit: &'static str) -> Figure {
         Figure {
-            suite,
+            suite: suite.to_owned(),
             name: name.to_owned(),
             // Two places: enough for a ratio, and no noise of a division.
             value: (value * 100.0).round() / 100.0,
@@ -90,7 +84,7 @@ pub(crate) fn print(figures: &[Figure], json: bool) -> Result<()> {
             None => String::new(),
         };
         println!(
-            "{:8} {:28} {:>14} {:12} {limit}",
+            "{:17} {:28} {:>14} {:12} {limit}",
             figure.suite, figure.name, figure.value, figure.unit
         );
     }

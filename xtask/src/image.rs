@@ -4,13 +4,16 @@
 //! the boot archive with the standard VMs.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
 use crate::gpt::{self, Guid, Partition, SECTOR_SIZE};
 use crate::kernel;
+use crate::outer::Emulator;
 use crate::packages::{self, Need};
 use crate::standard_vms;
 use crate::workspace::{Workspace, write_atomically};
@@ -18,9 +21,8 @@ use crate::workspace::{Workspace, write_atomically};
 /// Where Debian's packages put GRUB's parts.
 const GRUB_BIOS: &str = "/usr/lib/grub/i386-pc";
 const GRUB_UEFI: &str = "/usr/lib/grub/x86_64-efi";
-/// GRUB's menu: one entry, taken at once.
-const MENU: &str = "set timeout=0\n\
-    menuentry \"Basalt\" {\n  multiboot2 /boot/basalt.elf\n  module2 /boot/basalt.cpio\n}\n";
+/// Where UEFI firmware looks on a disk for what it shall start (UEFI specification, 3.5.1.1).
+const UEFI_LOADER: &str = "EFI/BOOT/BOOTX64.EFI";
 /// What GRUB on the disk does first: find the menu, wherever the firmware has put the disk.
 const FIND_MENU: &str =
     "search.file /boot/grub/grub.cfg root\nset prefix=($root)/boot/grub\nnormal\n";
@@ -82,21 +84,69 @@ pub(crate) struct Images {
 pub(crate) fn build(workspace: &Workspace) -> Result<Images> {
     packages::ensure_installed(&NEEDS)?;
     let kernel = kernel::build(workspace)?;
-    let archive = standard_vms::archive(workspace)?;
-    let staging = tempfile::tempdir_in(workspace.target()).context("cannot create a folder")?;
-    let boot = staging.path().join("boot");
-    fs::create_dir_all(boot.join("grub"))?;
-    fs::copy(&kernel, boot.join("basalt.elf")).context("cannot copy the kernel")?;
-    fs::write(boot.join("basalt.cpio"), &archive)?;
-    fs::write(boot.join("grub/grub.cfg"), MENU)?;
+    let mut archive = tempfile::NamedTempFile::new_in(workspace.target())?;
+    archive.write_all(&standard_vms::archive(workspace, Emulator::Qemu)?)?;
+    let staging = stage(workspace, &kernel, Some(archive.path()), "")?;
     let images = Images {
         iso: workspace.target().join("basalt.iso"),
         disk: workspace.target().join("basalt.img"),
     };
     iso(staging.path(), &images.iso)?;
+    add_uefi_loader(staging.path())?;
     let disk = disk(staging.path())?;
     write_atomically(&images.disk, &disk)?;
     Ok(images)
+}
+
+/// Makes a disk that BIOS machines boot `kernel` from, with `archive` as its module and `append` as its command line.
+pub(crate) fn bios_disk(
+    workspace: &Workspace,
+    kernel: &Path,
+    archive: Option<&Path>,
+    append: &str,
+    to: &Path,
+) -> Result<()> {
+    let staging = stage(workspace, kernel, archive, append)?;
+    fs::write(to, disk(staging.path())?).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// Lays the files out as they are on the medium.
+fn stage(
+    workspace: &Workspace,
+    kernel: &Path,
+    archive: Option<&Path>,
+    append: &str,
+) -> Result<TempDir> {
+    let staging = tempfile::tempdir_in(workspace.target()).context("cannot create a folder")?;
+    let boot = staging.path().join("boot");
+    fs::create_dir_all(boot.join("grub"))?;
+    fs::copy(kernel, boot.join("basalt.elf")).context("cannot copy the kernel")?;
+    if let Some(archive) = archive {
+        fs::copy(archive, boot.join("basalt.cpio")).context("cannot copy the boot archive")?;
+    }
+    fs::write(boot.join("grub/grub.cfg"), menu(append, archive.is_some())?)?;
+    Ok(staging)
+}
+
+/// GRUB's menu: one entry, taken at once.
+fn menu(append: &str, module: bool) -> Result<String> {
+    // Between single quotes GRUB takes every character as it is (GRUB manual, 16.1).
+    ensure!(
+        !append.contains(['\'', '\n']),
+        "GRUB cannot pass on the command line {append:?}"
+    );
+    let words: String = append
+        .split_whitespace()
+        .map(|word| format!(" '{word}'"))
+        .collect();
+    let module = if module {
+        "  module2 /boot/basalt.cpio\n"
+    } else {
+        ""
+    };
+    Ok(format!(
+        "set timeout=0\nmenuentry \"Basalt\" {{\n  multiboot2 /boot/basalt.elf{words}\n{module}}}\n"
+    ))
 }
 
 fn iso(files: &Path, to: &Path) -> Result<()> {
@@ -159,16 +209,19 @@ fn core(staging: &Path) -> Result<Vec<u8>> {
     Ok(core)
 }
 
+/// Adds GRUB for UEFI to the files.
+fn add_uefi_loader(staging: &Path) -> Result<()> {
+    let loader = staging.join(UEFI_LOADER);
+    fs::create_dir_all(loader.parent().context("a file has a folder")?)?;
+    mkimage(staging, "x86_64-efi", GRUB_UEFI, &["all_video"], &loader)
+}
+
 /// The file system that both kinds of firmware read: the kernel, its archive, the menu, GRUB for UEFI.
 fn file_system(staging: &Path) -> Result<Vec<u8>> {
-    let efi = staging.join("EFI/BOOT");
-    fs::create_dir_all(&efi)?;
-    let loader = efi.join("BOOTX64.EFI");
-    mkimage(staging, "x86_64-efi", GRUB_UEFI, &["all_video"], &loader)?;
-    let boot = staging.join("boot");
     let mut size = FILES_SPARE;
-    for file in [&loader, &boot.join("basalt.elf"), &boot.join("basalt.cpio")] {
-        size += usize::try_from(fs::metadata(file)?.len())?;
+    for file in [UEFI_LOADER, "boot/basalt.elf", "boot/basalt.cpio"] {
+        // Not every disk has all of them.
+        size += fs::metadata(staging.join(file)).map_or(Ok(0), |data| data.len().try_into())?;
     }
     let sectors = (size / SECTOR_SIZE).next_multiple_of(2048);
     let path = staging.join("files.img");
@@ -188,7 +241,12 @@ fn file_system(staging: &Path) -> Result<Vec<u8>> {
     run(Command::new("mcopy")
         .args(["-s", "-i"])
         .arg(&path)
-        .args([&boot, &staging.join("EFI")])
+        .args(
+            ["boot", "EFI"]
+                .map(|folder| staging.join(folder))
+                .iter()
+                .filter(|folder| folder.exists()),
+        )
         .arg("::/"))?;
     let mut files = fs::read(&path).context("cannot read the file system")?;
     files.resize(sectors * SECTOR_SIZE, 0);

@@ -26,10 +26,12 @@ mod sim;
 mod size;
 mod standard_vms;
 mod symbols;
+mod terminal;
 mod test;
 mod test_table;
 mod vm_definition;
 mod vmfs_bench;
+mod vmlinux;
 mod workspace;
 
 use std::process::ExitCode;
@@ -68,7 +70,7 @@ enum Command {
     Sim(sim::Options),
     /// Shows what the image's bytes are for.
     Size,
-    /// Boots Basalt under QEMU with its shell on this terminal, or types a script at it.
+    /// Boots Basalt in QEMU or Bochs with its shell on this terminal, or types a script at it.
     Qemu(qemu::Options),
     /// Boots Basalt without questions, runs one guest and ends with that guest's verdict.
     RunGuest(run_guest::Options),

@@ -1,9 +1,15 @@
-//! The machine that Basalt is tried on: QEMU's TCG with AMD SVM, as one command line.
+//! The machine that Basalt is tried on: an emulated PC, described once for every emulator.
 //!
-//! It describes and starts the process. Who reads its serial ports, and how long it may run, is the callers' matter.
+//! It describes and starts the process; how each emulator is told stands in `outer/`. Who reads its serial ports, and
+//! how long it may run, is the callers' matter.
+
+mod bochs;
+mod qemu;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus};
@@ -11,30 +17,104 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
+use serde::Deserialize;
 
-use crate::packages;
+use crate::packages::{self, Need};
+use crate::workspace::Workspace;
 
 /// RAM for Basalt itself beside its guests', in MiB.
 pub(crate) const OVERHEAD_MIB: u64 = 256;
 /// Virtual CPUs of the outer machine at most: more than this gains nothing on the machines it runs on.
 pub(crate) const CPUS_MAX: u32 = 4;
-/// How often a running QEMU is looked at.
+/// How often a running emulator is looked at.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The CPU that is emulated: everything that TCG can, and SVM.
-pub(crate) const CPU: &str = "max,+svm";
-/// UEFI firmware and its empty variable store, from Debian's package.
-const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
-const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+/// What Basalt is tried on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Emulator {
+    /// QEMU's TCG with AMD SVM.
+    #[default]
+    Qemu,
+    /// Bochs, whose CPU models have AMD SVM or Intel VMX; slower, stricter, and the same in every run.
+    Bochs,
+}
+
+impl Emulator {
+    /// The CPU model that is emulated if nobody asks for another.
+    pub(crate) fn default_cpu(self) -> &'static str {
+        match self {
+            Self::Qemu => qemu::CPU,
+            Self::Bochs => bochs::CPU,
+        }
+    }
+
+    /// What has to be installed.
+    pub(crate) fn needs(self) -> &'static [Need] {
+        match self {
+            Self::Qemu => &qemu::NEEDS,
+            Self::Bochs => &bochs::NEEDS,
+        }
+    }
+}
+
+/// An emulator and the CPU model that it shall have, as in "qemu", "bochs/ryzen" or "qemu/qemu64,-svm".
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct Model {
+    /// What emulates the machine.
+    pub(crate) emulator: Emulator,
+    /// Its CPUs, in the emulator's words.
+    pub(crate) cpu: String,
+}
+
+impl Model {
+    /// The model of that name, or the emulator's usual one.
+    pub(crate) fn new(emulator: Emulator, cpu: Option<&str>) -> Self {
+        Self {
+            emulator,
+            cpu: cpu.unwrap_or(emulator.default_cpu()).to_owned(),
+        }
+    }
+
+    /// Whether it is what everything is tried on if nobody asks for something else.
+    pub(crate) fn is_usual(&self) -> bool {
+        *self == Self::new(Emulator::default(), None)
+    }
+}
+
+impl TryFrom<String> for Model {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (emulator, cpu) = match text.split_once('/') {
+            Some((emulator, cpu)) => (emulator, Some(cpu)),
+            None => (text.as_str(), None),
+        };
+        let emulator = Emulator::from_str(emulator, false)?;
+        Ok(Self::new(emulator, cpu))
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.emulator {
+            Emulator::Qemu => "qemu",
+            Emulator::Bochs => "bochs",
+        };
+        write!(f, "{name}/{}", self.cpu)
+    }
+}
 
 /// What a machine boots.
 #[derive(Debug)]
 pub(crate) enum Medium<'a> {
-    /// A file that QEMU itself loads.
+    /// A file that is loaded as Multiboot says: by QEMU itself, by GRUB from a disk made for the occasion in Bochs.
     Kernel {
         /// Basalt, or a guest without it.
         file: &'a Path,
-        /// What it gets as its initial RAM disk or modules, in the form of QEMU's `-initrd`.
+        /// What it gets as its initial RAM disk or modules, in the form of QEMU's `-initrd`; one file in Bochs.
         initrd: Option<OsString>,
         /// Its command line.
         append: &'a str,
@@ -45,126 +125,90 @@ pub(crate) enum Medium<'a> {
     Disk(&'a Path),
 }
 
-/// Firmware other than QEMU's own SeaBIOS.
+/// Firmware other than a BIOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Firmware {
-    /// OVMF.
+    /// OVMF; in QEMU only.
     Uefi,
 }
 
 /// A PC.
 #[derive(Debug)]
 pub(crate) struct Outer<'a> {
+    /// What emulates it, and which CPU.
+    pub(crate) model: &'a Model,
     /// What it boots.
     pub(crate) medium: Medium<'a>,
-    /// `None` for SeaBIOS.
+    /// `None` for the emulator's BIOS.
     pub(crate) firmware: Option<Firmware>,
-    /// Model and features of its CPUs, in QEMU's words.
-    pub(crate) cpu: &'a str,
     /// RAM in MiB; the host backs only what is touched.
     pub(crate) memory_mib: u64,
     /// Number of CPUs.
     pub(crate) cpus: u32,
-    /// Whether time is counted in instructions, one per nanosecond.
+    /// Whether time is counted in instructions: one per nanosecond in QEMU; in Bochs it always is.
     pub(crate) icount: bool,
+    /// The image of an NVMe disk, which QEMU can have; what is written there is forgotten.
+    pub(crate) disk: Option<&'a Path>,
 }
 
 impl Outer<'_> {
-    /// The command without serial ports: QEMU numbers those in the order of its arguments.
-    pub(crate) fn command(&self) -> Command {
-        let mut command = bound_to_this_process("qemu-system-x86_64");
-        command.args(["-accel", "tcg", "-cpu", self.cpu]);
-        command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
-        if self.icount {
-            command.args(["-icount", "shift=0,sleep=off"]);
+    /// Starts the machine with COM1 on a line of ours and COM2 in `log`, if there is one. The calling thread must live
+    /// as long as the emulator shall.
+    pub(crate) fn start(&self, workspace: &Workspace, log: Option<&File>) -> Result<Running> {
+        match self.model.emulator {
+            Emulator::Qemu => qemu::start(self, log),
+            Emulator::Bochs => bochs::start(workspace, self, log),
         }
-        let ram = format!(
-            "memory-backend-ram,id=ram,size={}M,reserve=off",
-            self.memory_mib
-        );
-        command.args(["-machine", "pc,memory-backend=ram", "-object", &ram]);
-        command.args([
-            "-m",
-            &format!("{}M", self.memory_mib),
-            "-smp",
-            &self.cpus.to_string(),
-        ]);
-        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
-        if self.firmware == Some(Firmware::Uefi) {
-            let code = format!("if=pflash,format=raw,readonly=on,file={UEFI_CODE}");
-            let variables = format!("if=pflash,format=raw,snapshot=on,file={UEFI_VARIABLES}");
-            command.args(["-drive", &code, "-drive", &variables]);
-        }
-        self.insert_medium(&mut command);
-        command
     }
 
-    fn insert_medium(&self, command: &mut Command) {
-        match &self.medium {
-            Medium::Kernel {
-                file,
-                initrd,
-                append,
-            } => {
-                command.arg("-kernel").arg(file);
-                if let Some(initrd) = initrd {
-                    command.arg("-initrd").arg(initrd);
-                }
-                if !append.is_empty() {
-                    command.args(["-append", append]);
-                }
-            }
-            Medium::Cd(file) => {
-                command.arg("-cdrom").arg(file);
-            }
-            Medium::Disk(file) => {
-                let drive = format!("if=ide,format=raw,snapshot=on,file={}", file.display());
-                command.args(["-drive", &drive]);
-            }
-        }
+    /// QEMU's command line for this machine without serial ports.
+    pub(crate) fn qemu_command(&self) -> Command {
+        qemu::command(self)
     }
 }
 
 /// A path by which a child process reaches an open file, even one without a name.
-pub(crate) fn path_of(file: &File) -> String {
+pub(crate) fn path_of(file: &impl AsRawFd) -> String {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
 }
 
-/// A command that ends when the thread which starts it does, so that a killed xtask leaves no emulator behind.
+/// A command that gets `signal` when the thread which starts it ends, so that a killed xtask leaves no emulator behind.
 /// `setpriv` comes with every Debian; elsewhere the program runs without that guard.
-fn bound_to_this_process(program: &str) -> Command {
+fn bound_to_this_process(program: &str, signal: &str) -> Command {
     if packages::on_path("setpriv") {
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "--", program]);
+        command.args(["--pdeathsig", signal, "--", program]);
         return command;
     }
     Command::new(program)
 }
 
+/// Both ends of a machine's COM1.
+pub(crate) struct Line {
+    /// What the machine receives.
+    pub(crate) input: Box<dyn Write + Send>,
+    /// What it sends.
+    pub(crate) output: Box<dyn Read + Send>,
+}
+
 /// A started emulator; dropping it kills the process and waits for it.
-#[derive(Debug)]
 pub(crate) struct Running {
     child: Child,
+    line: Option<Line>,
+    /// What Bochs says of itself; QEMU speaks for itself on stderr.
+    remarks: Option<bochs::Remarks>,
 }
 
 impl Running {
-    /// Starts the command. The calling thread must live as long as the emulator shall.
-    pub(crate) fn start(command: &mut Command) -> Result<Self> {
-        let child = command
-            .spawn()
-            .context("cannot start qemu-system-x86_64 (Debian package qemu-system-x86)")?;
-        Ok(Self { child })
-    }
-
-    /// The process, to take its pipes from.
-    pub(crate) fn child(&mut self) -> &mut Child {
-        &mut self.child
+    /// Takes the ends of COM1; they are there once.
+    pub(crate) fn take_line(&mut self) -> Result<Line> {
+        self.line.take().context("the machine has no serial line")
     }
 
     /// Waits for the process to end by itself; `None` when it still runs at `deadline`.
     pub(crate) fn wait_until(&mut self, deadline: Instant) -> Result<Option<ExitStatus>> {
         loop {
-            if let Some(status) = self.child.try_wait().context("cannot wait for QEMU")? {
+            if let Some(status) = self.child.try_wait().context("cannot wait for it")? {
                 return Ok(Some(status));
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -174,12 +218,25 @@ impl Running {
             thread::sleep(left.min(POLL_INTERVAL));
         }
     }
+
+    /// Ends the machine after a failure; returns what the emulator itself had to say about it, or nothing.
+    pub(crate) fn explain(mut self) -> String {
+        self.end();
+        self.remarks
+            .take()
+            .map_or_else(String::new, bochs::Remarks::explain)
+    }
+
+    /// Ends the machine at once.
+    pub(crate) fn end(&mut self) {
+        // Both fail only when the process is gone already, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // Both fail only when the process is gone already, which is what is wanted.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.end();
     }
 }

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -13,10 +13,11 @@ use clap::Args;
 
 use crate::console::Console;
 use crate::kernel;
-use crate::outer::{CPU, Medium, Outer, Running, path_of};
+use crate::outer::{Emulator, Line as SerialLine, Medium, Model, Outer, path_of};
 use crate::packages;
 use crate::script::{self, Line, Step};
 use crate::standard_vms;
+use crate::terminal;
 use crate::workspace::{Workspace, say};
 
 /// What the shell prints when it waits for a command.
@@ -46,6 +47,12 @@ pub(crate) struct Options {
     /// Adds to Basalt's command line.
     #[arg(long, value_name = "WORDS", default_value = "")]
     append: String,
+    /// What the machine is emulated by.
+    #[arg(long, value_enum, default_value_t = Emulator::Qemu)]
+    emulator: Emulator,
+    /// CPU model of the machine, in the emulator's words.
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
     /// Boots this image instead of building one.
     #[arg(long, value_name = "FILE")]
     basalt: Option<PathBuf>,
@@ -61,40 +68,43 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
             Some(script::parse(&source).with_context(|| format!("in {}", path.display()))?)
         }
     };
-    packages::ensure_installed(&[packages::QEMU])?;
+    let model = Model::new(options.emulator, options.cpu.as_deref());
+    packages::ensure_installed(model.emulator.needs())?;
     let image = match &options.basalt {
         Some(path) => path.clone(),
         None => kernel::build(workspace)?,
     };
     let mut archive = workspace.unnamed_file()?;
     archive
-        .write_all(&standard_vms::archive(workspace)?)
+        .write_all(&standard_vms::archive(workspace, options.emulator)?)
         .context("cannot write the boot archive")?;
     let outer = Outer {
+        model: &model,
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&archive).into()),
             append: &options.append,
         },
         firmware: None,
-        cpu: CPU,
         memory_mib: options.memory,
         cpus: options.cpus,
         icount: false,
+        disk: None,
     };
     match lines {
-        None => interact(&outer),
+        None if options.emulator == Emulator::Qemu => interact(&outer),
+        None => terminal::interact(&mut outer.start(workspace, None)?),
         Some(lines) => {
-            play(&outer, &after_prompt(lines), std::io::stdout())?;
+            play(workspace, &outer, &after_prompt(lines), std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
-/// Connects the terminal and waits for the end.
+/// Lets QEMU connect the terminal, with its monitor behind the same keys, and waits for the end.
 fn interact(outer: &Outer<'_>) -> Result<ExitCode> {
     say("starting; `host poweroff` ends it, ctrl-\\ x kills it, ctrl-\\ h shows more keys");
-    let mut command = outer.command();
+    let mut command = outer.qemu_command();
     command.args([
         "-chardev",
         "stdio,id=terminal,mux=on,signal=off",
@@ -130,25 +140,17 @@ pub(crate) fn after_prompt(mut lines: Vec<Line>) -> Vec<Line> {
 
 /// Boots the machine and types a script's lines; returns what it said, which `mirror` sees as it comes.
 pub(crate) fn play(
+    workspace: &Workspace,
     outer: &Outer<'_>,
     lines: &[Line],
     mirror: impl Write + Send + 'static,
 ) -> Result<String> {
-    let mut command = outer.command();
-    command.args([
-        "-chardev",
-        "stdio,id=wire,signal=off",
-        "-serial",
-        "chardev:wire",
-    ]);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut running = Running::start(&mut command)?;
-    let (Some(input), Some(output)) = (running.child().stdin.take(), running.child().stdout.take())
-    else {
-        bail!("QEMU has no pipes");
-    };
+    let mut running = outer.start(workspace, None)?;
+    let SerialLine { input, output } = running.take_line()?;
     let mut console = Console::new(input, output, mirror);
-    console.perform_all(lines)?;
+    if let Err(error) = console.perform_all(lines) {
+        bail!("{error:#}{}", running.explain());
+    }
     // A script may end with `host poweroff`; whatever else runs on is of no use to anyone.
     let ends = lines
         .last()

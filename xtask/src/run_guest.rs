@@ -7,18 +7,21 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Read, Seek, Write};
 use std::path::PathBuf;
-use std::process::{ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
+use std::process::{ExitCode, ExitStatus};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 
 use crate::boot_archive::BootArchive;
 use crate::kernel;
-use crate::outer::{CPU, CPUS_MAX, Medium, OVERHEAD_MIB, Outer, Running, path_of};
+use crate::outer::{
+    CPUS_MAX, Emulator, Line, Medium, Model, OVERHEAD_MIB, Outer, Running, path_of,
+};
 use crate::packages;
 use crate::vm_definition::VmDefinition;
+use crate::vmlinux;
 use crate::workspace::Workspace;
 
 /// The guest did not come to an end in time, as with timeout(1).
@@ -29,16 +32,8 @@ const STATUS_BASALT_FAILED: u8 = 125;
 const STATUS_FAULT: u8 = 126;
 /// Lines of Basalt's log that are shown when it failed.
 const LOG_TAIL_LINES: usize = 40;
-/// How long the guest's last output may take to arrive once QEMU has ended.
+/// How long the guest's last output may take to arrive once the emulator has ended.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
-
-/// The guest's serial port, on pipes of ours.
-const SERIAL_ON_STDIO: [&str; 4] = [
-    "-chardev",
-    "stdio,id=guest,signal=off",
-    "-serial",
-    "chardev:guest",
-];
 
 /// Arguments of `run-guest`.
 #[derive(Debug, Args)]
@@ -69,19 +64,19 @@ pub(crate) struct Options {
     /// What Basalt itself runs on.
     #[arg(long, value_enum, default_value_t = Emulator::Qemu)]
     emulator: Emulator,
-    /// Runs the guest on the emulator alone, to compare.
+    /// CPU model that Basalt itself runs on, in the emulator's words.
+    #[arg(long, value_name = "MODEL")]
+    cpu: Option<String>,
+    /// CPUs of the machine that Basalt runs on; as many as the guest's in QEMU, up to 4, and one in Bochs, which
+    /// emulates them in turn.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(CPUS_MAX)))]
+    host_cpus: Option<u32>,
+    /// Runs the guest on QEMU alone, to compare.
     #[arg(long)]
     bare: bool,
     /// Boots this image instead of building one.
     #[arg(long, value_name = "FILE")]
     basalt: Option<PathBuf>,
-}
-
-/// Machines that Basalt can be tried on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Emulator {
-    /// QEMU's TCG with AMD SVM.
-    Qemu,
 }
 
 /// How a guest ended.
@@ -131,10 +126,13 @@ fn debug_exit_status(value: u32) -> u8 {
 }
 
 fn run_guest(workspace: &Workspace, options: &Options) -> Result<Verdict> {
-    let Emulator::Qemu = options.emulator;
-    packages::ensure_installed(&[packages::QEMU])?;
+    packages::ensure_installed(options.emulator.needs())?;
     if options.bare {
-        run_bare(options)
+        ensure!(
+            options.emulator == Emulator::Qemu,
+            "Bochs has no way to load a guest, nor its test device: --bare is for QEMU"
+        );
+        run_bare(workspace, options)
     } else {
         run_in_basalt(workspace, options)
     }
@@ -154,23 +152,20 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     // The archive is in memory once as the boot module and once unpacked into the guest.
     let archive_mib = archive_bytes.len() as u64 >> 20;
     let outer = Outer {
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &image,
             initrd: Some(path_of(&archive).into()),
             append: "mode=run-guest",
         },
         firmware: None,
-        cpu: CPU,
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
         cpus: outer_cpus(options),
         icount: options.icount,
+        disk: None,
     };
-    let mut command = outer.command();
-    let log_port = format!("file:{}", path_of(&log));
-    let ended = relay(
-        command.args(SERIAL_ON_STDIO).args(["-serial", &log_port]),
-        options.timeout,
-    )?;
+    let mut running = outer.start(workspace, Some(&log))?;
+    let ended = relay(&mut running, options.timeout)?;
     let text = read_log(&mut log)?;
     Ok(match (verdict(&text), ended) {
         (Some(verdict), _) => verdict,
@@ -181,28 +176,30 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
             for line in &lines[lines.len().saturating_sub(LOG_TAIL_LINES)..] {
                 eprintln!("  | {line}");
             }
+            eprintln!("{}", running.explain().trim_start());
             Verdict::BasaltFailed
         }
     })
 }
 
 /// Runs the guest on QEMU alone; its PC has the same test device.
-fn run_bare(options: &Options) -> Result<Verdict> {
+fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let files = options.initrd.iter().chain(&options.modules);
     let files: Vec<&OsStr> = files.map(|path| path.as_os_str()).collect();
     let outer = Outer {
+        model: &outer_model(options),
         medium: Medium::Kernel {
             file: &options.file,
             initrd: (!files.is_empty()).then(|| files.join(OsStr::new(","))),
             append: &options.append,
         },
         firmware: None,
-        cpu: CPU,
         memory_mib: options.memory,
         cpus: outer_cpus(options),
         icount: options.icount,
+        disk: None,
     };
-    let ended = relay(outer.command().args(SERIAL_ON_STDIO), options.timeout)?;
+    let ended = relay(&mut outer.start(workspace, None)?, options.timeout)?;
     match ended.map(|status| status.code()) {
         None => Ok(Verdict::TimeOut),
         Some(Some(0)) => Ok(Verdict::PowerOff),
@@ -211,27 +208,26 @@ fn run_bare(options: &Options) -> Result<Verdict> {
     }
 }
 
+fn outer_model(options: &Options) -> Model {
+    Model::new(options.emulator, options.cpu.as_deref())
+}
+
 fn outer_cpus(options: &Options) -> u32 {
-    if options.icount {
-        1
+    if options.icount || options.emulator == Emulator::Bochs {
+        options.host_cpus.unwrap_or(1)
     } else {
-        options.cpus.min(CPUS_MAX)
+        options.host_cpus.unwrap_or(options.cpus).min(CPUS_MAX)
     }
 }
 
-/// Runs the emulator between our input and output; `None` when it had to be stopped.
-fn relay(command: &mut Command, timeout: Duration) -> Result<Option<ExitStatus>> {
+/// Connects the emulator's COM1 to our input and output until it ends; `None` when it had to be stopped.
+fn relay(running: &mut Running, timeout: Duration) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + timeout;
-    // QEMU would make stdin and stdout non-blocking for everyone who shares them, so it gets pipes of its own.
-    let mut running = Running::start(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-    let (Some(input), Some(output)) = (running.child().stdin.take(), running.child().stdout.take())
-    else {
-        bail!("QEMU has no pipes");
-    };
+    let Line { input, output } = running.take_line()?;
     thread::spawn(move || forward_input(input));
     let output = thread::spawn(move || forward_output(output));
     let ended = running.wait_until(deadline)?;
-    drop(running);
+    running.end();
     let drained = Instant::now() + DRAIN_TIME_MAX;
     while !output.is_finished() && Instant::now() < drained {
         thread::sleep(Duration::from_millis(1));
@@ -242,7 +238,10 @@ fn relay(command: &mut Command, timeout: Duration) -> Result<Option<ExitStatus>>
 /// Packs the guest's files and its definition.
 fn archive(options: &Options) -> Result<Vec<u8>> {
     let mut archive = BootArchive::new()?;
-    let kernel = archive.image_from("kernel", &options.file)?;
+    let kernel = match options.emulator {
+        Emulator::Qemu => archive.image_from("kernel", &options.file)?,
+        Emulator::Bochs => archive.image("kernel", &vmlinux::read(&options.file)?)?,
+    };
     let initrd = options
         .initrd
         .as_deref()
@@ -268,7 +267,7 @@ fn archive(options: &Options) -> Result<Vec<u8>> {
 }
 
 /// Hands our input to the guest, unless it is a terminal: a guest that is run without questions asks none.
-fn forward_input(mut guest: ChildStdin) {
+fn forward_input(mut guest: Box<dyn Write + Send>) {
     if io::stdin().is_terminal() {
         return;
     }
@@ -277,7 +276,7 @@ fn forward_input(mut guest: ChildStdin) {
 }
 
 /// Copies the guest's serial bytes to our output as they come.
-fn forward_output(mut guest: ChildStdout) {
+fn forward_output(mut guest: Box<dyn Read + Send>) {
     let mut buffer = [0; 4096];
     let mut stdout = io::stdout();
     let mut reader_there = true;

@@ -5,17 +5,19 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
+use sim::datastore::{Plan, Subject};
 
 /// Which simulator.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(subcommand)]
-    subject: Subject,
+    simulator: Simulator,
 }
 
 #[derive(Debug, Subcommand)]
-enum Subject {
+enum Simulator {
     /// The scheduler: a random host against an oracle, and cases beside a round robin and credit2's rules.
     Sched(Sched),
     /// The datastore: hosts that share a disk on which everything goes wrong that may.
@@ -39,6 +41,9 @@ struct Datastore {
     /// Break this rule, to see that the simulator notices.
     #[arg(long = "break", value_parser = clap::builder::PossibleValuesParser::new(rules()))]
     rule: Option<String>,
+    /// Threads to run them on.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
     /// Whole volumes with files, instead of the locks alone.
     #[arg(long)]
     volume: bool,
@@ -78,14 +83,14 @@ struct Sched {
 }
 
 pub(crate) fn run(options: &Options) -> ExitCode {
-    match &options.subject {
-        Subject::Sched(options) => sched(options),
-        Subject::Datastore(options) => datastore(options),
+    match &options.simulator {
+        Simulator::Sched(options) => sched(options),
+        Simulator::Datastore(options) => datastore(options),
     }
 }
 
 fn datastore(options: &Datastore) -> ExitCode {
-    use sim::datastore::{Plan, Subject, broken, run, sweep};
+    use sim::datastore::{broken, run, sweep_with};
     let plan = Plan {
         seed: options.seed,
         hosts: options.hosts.map(usize::from),
@@ -100,7 +105,7 @@ fn datastore(options: &Datastore) -> ExitCode {
         },
     };
     let start = Instant::now();
-    let swept = sweep(plan, options.count);
+    let swept = sweep_with(plan, options.count, options.jobs);
     let seconds = start.elapsed().as_secs_f64();
     println!(
         "{} schedules, {} requests, {:.1} h of virtual time",
@@ -119,6 +124,32 @@ fn datastore(options: &Datastore) -> ExitCode {
         }
     }
     ExitCode::SUCCESS
+}
+
+/// Runs the first `count` seeds of the datastore's simulator, as a test.
+pub(crate) fn datastore_keeps_its_promises(subject: Subject, count: u64) -> Result<()> {
+    let plan = Plan {
+        seed: 1,
+        hosts: None,
+        backend: None,
+        rule: None,
+        subject,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let swept = sim::datastore::sweep_with(plan, count, threads);
+    if let Some(seed) = swept.failed {
+        let outcome = sim::datastore::run(Plan { seed, ..plan }, false);
+        let volume = if subject == Subject::Volume {
+            " --volume"
+        } else {
+            ""
+        };
+        bail!(
+            "{}\n`cargo xtask sim datastore --seed {seed}{volume}` shows how",
+            outcome.broken.unwrap_or_default()
+        );
+    }
+    Ok(())
 }
 
 fn sched(options: &Sched) -> ExitCode {

@@ -9,15 +9,17 @@ use anyhow::{Context, Result};
 use crate::boot_archive::BootArchive;
 use crate::debian::{self, Debian};
 use crate::guests;
+use crate::outer::Emulator;
 use crate::vm_definition::VmDefinition;
+use crate::vmlinux;
 use crate::workspace::{Workspace, say};
 
-/// Makes the boot archive.
-pub(crate) fn archive(workspace: &Workspace) -> Result<Vec<u8>> {
+/// Makes the boot archive for a machine of that kind: in Bochs, Debian's kernel comes unpacked.
+pub(crate) fn archive(workspace: &Workspace, emulator: Emulator) -> Result<Vec<u8>> {
     let mut archive = BootArchive::new()?;
     add_demo(&mut archive, workspace)?;
     match debian::fetch(workspace) {
-        Ok(debian) => add_debian(&mut archive, &debian)?,
+        Ok(debian) => add_debian(&mut archive, &debian, emulator)?,
         Err(error) => say(&format!("going on without the VM debian: {error:#}")),
     }
     archive.finish()
@@ -61,8 +63,11 @@ fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {
     })
 }
 
-fn add_debian(archive: &mut BootArchive, debian: &Debian) -> Result<()> {
-    let kernel = archive.image_from("vmlinuz", &debian.kernel)?;
+fn add_debian(archive: &mut BootArchive, debian: &Debian, emulator: Emulator) -> Result<()> {
+    let kernel = match emulator {
+        Emulator::Qemu => archive.image_from("vmlinuz", &debian.kernel)?,
+        Emulator::Bochs => archive.image("vmlinux", &vmlinux::read(&debian.kernel)?)?,
+    };
     let initrd = archive.image_from("initramfs.cpio", &debian.initramfs)?;
     archive.vm(&VmDefinition {
         name: "debian".to_owned(),

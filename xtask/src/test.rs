@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use clap::Args;
+use ::sim::datastore::Subject;
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
 
 use crate::bench;
 use crate::check;
@@ -18,16 +19,19 @@ use crate::debian;
 use crate::guests;
 use crate::image::{self, Images};
 use crate::kernel;
-use crate::outer::{Firmware, Medium, Outer, path_of};
+use crate::outer::{Firmware, Medium, Model, Outer, path_of};
 use crate::packages;
 use crate::qemu;
 use crate::script;
+use crate::sim;
 use crate::standard_vms;
-use crate::test_table::{self, Boot, Guest, Table, Test, Way};
+use crate::test_table::{Action, Boot, Guest, Table, Test, Way};
 use crate::workspace::Workspace;
 
 /// The status by which run-guest says that Basalt failed.
 const BASALT_FAILED: i32 = 125;
+/// Blocks of the NVMe disk that tests have.
+const DISK_BLOCKS: usize = 1 << 17;
 /// The Multiboot1 header's magic (Multiboot 0.6.96, 3.1.1), and where in a file it must lie.
 const MULTIBOOT1_MAGIC: [u8; 4] = 0x1bad_b002_u32.to_le_bytes();
 const MULTIBOOT1_SEARCH: usize = 8192;
@@ -190,11 +194,16 @@ impl<'a> Bench<'a> {
     fn new(workspace: &'a Workspace, tests: &[&Test]) -> Result<Self> {
         let ways: Vec<Way> = tests
             .iter()
-            .filter_map(|test| test.boot.as_ref().map(|boot| boot.way))
+            .filter_map(|test| match &test.action {
+                Action::Boot(boot) => Some(boot.way),
+                Action::Guest(_) | Action::Bench(_) => None,
+            })
             .collect();
         let by_firmware = |way: &Way| !matches!(way, Way::Multiboot1 | Way::Pvh);
         let uefi = ways.contains(&Way::IsoUefi) || ways.contains(&Way::DiskUefi);
-        packages::ensure_installed(&[packages::QEMU])?;
+        for test in tests {
+            packages::ensure_installed(test.model.emulator.needs())?;
+        }
         if uefi {
             packages::ensure_installed(&[packages::OVMF])?;
         }
@@ -213,22 +222,23 @@ impl<'a> Bench<'a> {
     }
 
     fn run(&self, test: &Test) -> Result<()> {
-        if let Some(boot) = &test.boot {
-            self.boot(boot)
-        } else if let Some(guest) = &test.guest {
-            self.guest(guest)
-        } else if let Some(suite) = &test.bench {
-            let suite = test_table::suite_of(suite)?;
-            let figures = bench::measure(self.workspace, suite)?;
-            bench::judge(self.workspace, suite, &figures)
-        } else {
-            bail!("nothing to do")
+        match &test.action {
+            Action::Boot(boot) => self.boot(&test.model, boot),
+            Action::Guest(guest) => self.guest(&test.model, guest),
+            Action::Bench(suite) => {
+                let figures = bench::measure(self.workspace, *suite, &test.model)?;
+                bench::judge(self.workspace, *suite, &test.model, &figures)
+            }
+            Action::Sim(seeds) => {
+                sim::datastore_keeps_its_promises(Subject::Locks, seeds.locks)?;
+                sim::datastore_keeps_its_promises(Subject::Volume, seeds.volume)
+            }
         }
     }
 
-    fn boot(&self, boot: &Boot) -> Result<()> {
+    fn boot(&self, model: &Model, boot: &Boot) -> Result<()> {
         let archive = if boot.standard_vms {
-            standard_vms::archive(self.workspace)?
+            standard_vms::archive(self.workspace, model.emulator)?
         } else {
             standard_vms::demo_archive(self.workspace, &boot.rogues)?
         };
@@ -254,22 +264,37 @@ impl<'a> Bench<'a> {
             Way::DiskBios | Way::DiskUefi => Medium::Disk(image(|images| &images.disk)?),
         };
         let uefi = matches!(boot.way, Way::IsoUefi | Way::DiskUefi);
+        let disk = boot.disk.then(|| self.disk_image()).transpose()?;
         let outer = Outer {
             medium,
             firmware: uefi.then_some(Firmware::Uefi),
-            cpu: &boot.cpu,
+            model,
             memory_mib: boot.memory_mib,
             cpus: boot.cpus,
             icount: false,
+            disk: disk.as_deref(),
         };
         let mut lines = script::parse(&boot.script)?;
         if boot.prompt {
             lines = qemu::after_prompt(lines);
         }
-        qemu::play(&outer, &lines, std::io::sink()).map(drop)
+        qemu::play(self.workspace, &outer, &lines, std::io::sink()).map(drop)
     }
 
-    fn guest(&self, guest: &Guest) -> Result<()> {
+    /// Makes a disk of 64 MiB whose blocks say what they are.
+    fn disk_image(&self) -> Result<PathBuf> {
+        const BLOCK: usize = 512;
+        let path = self.workspace.target().join("numbered-blocks.img");
+        let mut bytes = vec![0; DISK_BLOCKS * BLOCK];
+        for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
+            let text = format!("this is block {number:06}");
+            block[..text.len()].copy_from_slice(text.as_bytes());
+        }
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(path)
+    }
+
+    fn guest(&self, model: &Model, guest: &Guest) -> Result<()> {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("run-guest");
         let file = if guest.file == "debian" {
@@ -290,9 +315,15 @@ impl<'a> Bench<'a> {
             command.arg(&file);
         }
         command.arg("--basalt").arg(&self.kernel);
+        let emulator = model.emulator.to_possible_value();
+        let emulator = emulator.context("every emulator has a name")?;
+        command.args(["--emulator", emulator.get_name(), "--cpu", &model.cpu]);
         command.args(["--append", &guest.append]);
         command.args(["--cpus", &guest.cpus.to_string()]);
         command.args(["--timeout", &guest.timeout.to_string()]);
+        if let Some(count) = guest.host_cpus {
+            command.args(["--host-cpus", &count.to_string()]);
+        }
         if let Some(memory) = &guest.memory {
             command.args(["--memory", memory]);
         }

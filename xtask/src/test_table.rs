@@ -4,52 +4,96 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
-use crate::outer::{CPU, CPUS_MAX};
+use crate::outer::{CPUS_MAX, Emulator, Model};
 use crate::workspace::Workspace;
 
 /// Where the table is.
 const TABLE: &str = "tests/e2e/tests.toml";
 
-/// The whole file.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The whole table.
+#[derive(Debug)]
 pub(crate) struct Table {
     /// In the order in which they run.
-    #[serde(rename = "test")]
     pub(crate) tests: Vec<Test>,
 }
 
-/// One line of the table.
+/// The file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Test {
+struct Entries {
+    test: Vec<Entry>,
+}
+
+/// One line of the file: a test for each model that it runs on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
     /// Unique; its first part is its group.
-    pub(crate) name: String,
+    name: String,
     /// Whether it takes minutes; it runs with `--long` only.
     #[serde(default)]
+    long: bool,
+    /// The models that it runs on.
+    #[serde(default = "usual_model")]
+    on: Vec<Model>,
+    /// The models that it runs on with `--long` only.
+    #[serde(default)]
+    long_on: Vec<Model>,
+    boot: Option<Boot>,
+    guest: Option<Guest>,
+    bench: Option<String>,
+    sim: Option<Seeds>,
+}
+
+/// A test on one model.
+#[derive(Debug)]
+pub(crate) struct Test {
+    /// The entry's name; with the model's, unless that is the usual one or the entry's only one.
+    pub(crate) name: String,
+    /// What Basalt runs on.
+    pub(crate) model: Model,
+    /// Whether it runs with `--long` only.
     pub(crate) long: bool,
+    /// What is done.
+    pub(crate) action: Action,
+}
+
+/// What a test does.
+#[derive(Debug, Clone)]
+pub(crate) enum Action {
     /// Boots Basalt and talks to it.
-    pub(crate) boot: Option<Boot>,
+    Boot(Boot),
     /// Runs one guest to its verdict.
-    pub(crate) guest: Option<Guest>,
+    Guest(Guest),
     /// Holds a suite to its limits.
-    pub(crate) bench: Option<String>,
+    Bench(Suite),
+    /// Runs seeds of the datastore's simulator.
+    Sim(Seeds),
+}
+
+/// How many seeds of the datastore's simulator are run.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seeds {
+    /// With hosts that count under locks.
+    #[serde(default)]
+    pub(crate) locks: u64,
+    /// With hosts that use a volume.
+    #[serde(default)]
+    pub(crate) volume: u64,
 }
 
 /// How Basalt is booted, and what is said then.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Boot {
     /// On which of the ways.
     #[serde(default)]
     pub(crate) way: Way,
-    /// QEMU's CPU model.
-    #[serde(default = "default_cpu")]
-    pub(crate) cpu: String,
     /// CPUs.
     #[serde(default = "one")]
     pub(crate) cpus: u32,
@@ -59,6 +103,9 @@ pub(crate) struct Boot {
     /// Basalt's command line, where QEMU gives it.
     #[serde(default)]
     pub(crate) append: String,
+    /// Whether there is an NVMe disk whose blocks say what they are.
+    #[serde(default)]
+    pub(crate) disk: bool,
     /// VMs that are made of the guest `rogue`.
     #[serde(default)]
     pub(crate) rogues: Vec<String>,
@@ -90,7 +137,7 @@ pub(crate) enum Way {
 }
 
 /// A guest, and how it must end.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Guest {
     /// A tiny guest's name, `debian`, or a path of the source tree.
@@ -107,6 +154,9 @@ pub(crate) struct Guest {
     /// Its CPUs.
     #[serde(default = "one")]
     pub(crate) cpus: u32,
+    /// CPUs of the machine that Basalt runs on, if that matters.
+    #[serde(default)]
+    pub(crate) host_cpus: Option<u32>,
     /// Seconds that it may run.
     #[serde(default = "default_timeout")]
     pub(crate) timeout: u32,
@@ -130,40 +180,65 @@ impl Table {
     }
 
     fn parse(text: &str) -> Result<Self> {
-        let table: Self = toml::from_str(text)?;
-        for (index, test) in table.tests.iter().enumerate() {
-            let name = &test.name;
-            let kinds = [
-                test.boot.is_some(),
-                test.guest.is_some(),
-                test.bench.is_some(),
-            ];
-            let count = kinds.into_iter().filter(|there| *there).count();
-            ensure!(count == 1, "{name}: it is one of boot, guest and bench");
-            let twice = table.tests[..index].iter().any(|other| other.name == *name);
-            ensure!(!twice, "{name} is there twice");
-            if let Some(boot) = &test.boot {
-                crate::script::parse(&boot.script).with_context(|| format!("{name}: script"))?;
-                ensure!(
-                    boot.cpus <= CPUS_MAX,
-                    "{name}: {CPUS_MAX} CPUs are the most that tests use"
-                );
-            }
-            if let Some(suite) = &test.bench {
-                suite_of(suite).with_context(|| name.clone())?;
-            }
+        let entries: Entries = toml::from_str(text)?;
+        let mut tests = Vec::new();
+        for entry in entries.test {
+            let name = entry.name.clone();
+            entry.expand(&mut tests).with_context(|| name)?;
         }
-        Ok(table)
+        for (index, test) in tests.iter().enumerate() {
+            let name = &test.name;
+            let twice = tests[..index].iter().any(|other| other.name == *name);
+            ensure!(!twice, "{name} is there twice");
+        }
+        Ok(Self { tests })
+    }
+}
+
+impl Entry {
+    /// Adds the entry's tests.
+    fn expand(self, tests: &mut Vec<Test>) -> Result<()> {
+        let action = match (self.boot, self.guest, self.bench, self.sim) {
+            (Some(boot), None, None, None) => Action::Boot(boot),
+            (None, Some(guest), None, None) => Action::Guest(guest),
+            (None, None, Some(suite), None) => Action::Bench(suite_of(&suite)?),
+            (None, None, None, Some(seeds)) => Action::Sim(seeds),
+            _ => bail!("it is one of boot, guest, bench and sim"),
+        };
+        if let Action::Boot(boot) = &action {
+            crate::script::parse(&boot.script).context("script")?;
+            ensure!(
+                boot.cpus <= CPUS_MAX,
+                "{CPUS_MAX} CPUs are the most that tests use"
+            );
+        }
+        let single = self.on.len() + self.long_on.len() == 1;
+        let always = self.on.into_iter().map(|model| (model, self.long));
+        let with_long = self.long_on.into_iter().map(|model| (model, true));
+        for (model, long) in always.chain(with_long) {
+            let name = if single || model.is_usual() {
+                self.name.clone()
+            } else {
+                format!("{} on {model}", self.name)
+            };
+            tests.push(Test {
+                name,
+                model,
+                long,
+                action: action.clone(),
+            });
+        }
+        Ok(())
     }
 }
 
 /// The suite of that name.
-pub(crate) fn suite_of(name: &str) -> Result<Suite> {
+fn suite_of(name: &str) -> Result<Suite> {
     <Suite as clap::ValueEnum>::from_str(name, false).map_err(anyhow::Error::msg)
 }
 
-fn default_cpu() -> String {
-    CPU.to_owned()
+fn usual_model() -> Vec<Model> {
+    vec![Model::new(Emulator::default(), None)]
 }
 
 fn one() -> u32 {
@@ -194,12 +269,31 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_is_a_test_on_each_of_its_models() {
+        let text = "[[test]]\nname = \"a\"\nbench = \"exits\"\non = [\"qemu\", \"bochs/ryzen\"]\n\
+            long_on = [\"qemu/qemu64,-svm\"]\n";
+        let table = Table::parse(text).expect("a good table");
+        let tests: Vec<_> = table
+            .tests
+            .iter()
+            .map(|test| (test.name.as_str(), test.long))
+            .collect();
+        let expected = [
+            ("a", false),
+            ("a on bochs/ryzen", false),
+            ("a on qemu/qemu64,-svm", true),
+        ];
+        assert_eq!(tests, expected);
+    }
+
+    #[test]
     fn mistakes_are_found() {
         for bad in [
             "[[test]]\nname = \"a\"\n",
             "[[test]]\nname = \"a\"\nbench = \"nothing\"\n",
             "[[test]]\nname = \"a\"\nboot = { script = \"wait x\" }\n",
             "[[test]]\nname = \"a\"\nboot = { script = \"\", ways = 1 }\n",
+            "[[test]]\nname = \"a\"\nbench = \"exits\"\non = [\"box/ryzen\"]\n",
             "[[test]]\nname = \"a\"\nbench = \"exits\"\n[[test]]\nname = \"a\"\nbench = \"exits\"\n",
         ] {
             assert!(Table::parse(bad).is_err(), "{bad}");

@@ -78,7 +78,7 @@ pub struct Power {
     pub pm1a_control: u16,
     /// Port of PM1b control, 0 for none.
     pub pm1b_control: u16,
-    /// SLP_TYPa and SLP_TYPb of S5, where the DSDT names them.
+    /// SLP_TYPa and SLP_TYPb of S5, where the DSDT or an SSDT names them.
     pub s5: Option<(u8, u8)>,
     /// Reset port and value, where the reset register is a port.
     pub reset: Option<(u16, u8)>,
@@ -127,7 +127,10 @@ impl Platform {
             } else {
                 u64::from(u32_at(&fadt, 40).unwrap_or(0))
             };
-            platform.power.s5 = read_table(physical, dsdt).and_then(|aml| find_s5(&aml));
+            let first = read_table(physical, dsdt);
+            // Some firmware puts the sleep states into a secondary table (SeaBIOS, when it makes the tables itself).
+            let secondary = || find_all(physical, &tables, b"SSDT").find_map(|aml| find_s5(&aml));
+            platform.power.s5 = first.and_then(|aml| find_s5(&aml)).or_else(secondary);
         }
         Ok(platform)
     }
@@ -280,7 +283,15 @@ fn table_addresses(physical: &mut dyn Physical, root: u64) -> Result<Vec<u64>, A
 }
 
 fn find(physical: &mut dyn Physical, tables: &[u64], signature: &[u8; 4]) -> Option<Vec<u8>> {
-    tables.iter().find_map(|address| {
+    find_all(physical, tables, signature).next()
+}
+
+fn find_all<'a>(
+    physical: &'a mut dyn Physical,
+    tables: &'a [u64],
+    signature: &'a [u8; 4],
+) -> impl Iterator<Item = Vec<u8>> + 'a {
+    tables.iter().filter_map(|address| {
         let mut found = [0; 4];
         (physical.read(*address, &mut found) && found == *signature)
             .then(|| read_table(physical, *address))

@@ -12,6 +12,7 @@ const SCRATCH: u16 = 7;
 
 const LSR_DATA_READY: u8 = 1;
 const LSR_THR_EMPTY: u8 = 1 << 5;
+const LSR_ALL_SENT: u8 = 1 << 6;
 const FIFO_BYTES: usize = 16;
 /// Most polls for room in the transmitter; a UART that takes longer is taken for dead and the bytes are dropped.
 const POLLS_MAX: u32 = 200_000;
@@ -63,6 +64,12 @@ impl<P: BytePorts> Uart<P> {
         }
     }
 
+    /// Waits until the UART behind `ports` has sent its last byte, for when the machine is about to go away. It needs
+    /// no handle, as whoever has that may have been stopped; where there is no UART, nothing is waited for.
+    pub fn drain(ports: &P) {
+        let _ = (0..POLLS_MAX).any(|_| ports.read(LINE_STATUS) & LSR_ALL_SENT != 0);
+    }
+
     /// Returns a received byte, if there is one.
     pub fn read(&mut self) -> Option<u8> {
         (self.ports.read(LINE_STATUS) & LSR_DATA_READY != 0).then(|| self.ports.read(DATA))
@@ -89,7 +96,7 @@ mod tests {
         fn read(&self, offset: u16) -> u8 {
             match offset {
                 7 => self.scratch.get(),
-                5 if self.polls_until_ready.get() == 0 => 0x20,
+                5 if self.polls_until_ready.get() == 0 => 0x60,
                 5 => {
                     self.polls_until_ready.set(self.polls_until_ready.get() - 1);
                     0
@@ -122,6 +129,17 @@ mod tests {
         let mut uart = Uart::probe(fake(&sent, 5)).unwrap();
         uart.write(b"a line longer than one FIFO");
         assert_eq!(&sent.borrow()[..], b"a line longer than one FIFO");
+    }
+
+    #[test]
+    fn draining_ends_with_the_last_byte_or_after_a_time() {
+        let sent = RefCell::new(Vec::new());
+        let ports = fake(&sent, 7);
+        Uart::drain(&ports);
+        assert_eq!(ports.polls_until_ready.get(), 0);
+        ports.polls_until_ready.set(u32::MAX);
+        Uart::drain(&ports);
+        assert_eq!(ports.polls_until_ready.get(), u32::MAX - super::POLLS_MAX);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 extern crate alloc;
 
+pub mod backend;
 pub mod block;
 pub mod cpu;
 pub mod device;

@@ -1,4 +1,4 @@
-//! I/O ports and memory windows of the host, as drivers see them.
+//! I/O ports, memory windows and shared memory of the host, as drivers see them.
 
 /// Byte-wide I/O ports at fixed offsets from a device's first one.
 pub trait BytePorts {
@@ -14,4 +14,24 @@ pub trait Cells {
     fn get(&self, index: usize) -> u16;
     /// Writes cell `index`.
     fn set(&mut self, index: usize, value: u16);
+}
+
+/// The registers of a device in memory, by their offset. Accesses happen in program order, and after all earlier ones to
+/// [`SharedMemory`].
+pub trait Registers {
+    /// Reads the 32-bit register at `offset`.
+    fn read32(&self, offset: u32) -> u32;
+    /// Writes the 32-bit register at `offset`.
+    fn write32(&self, offset: u32, value: u32);
+}
+
+/// Memory that the CPU and a device both read and write: rings, lists, tables. Offsets are multiples of 4; what lies
+/// beyond the end reads as zeros and swallows writes.
+pub trait SharedMemory {
+    /// Returns where the device finds it.
+    fn bus_address(&self) -> u64;
+    /// Reads the double word at `offset`.
+    fn read32(&self, offset: usize) -> u32;
+    /// Writes the double word at `offset`.
+    fn write32(&self, offset: usize, value: u32);
 }

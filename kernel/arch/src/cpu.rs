@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::arch::asm;
 use spec::msr::Msr;
-use spec::x86::{Cr4, Efer};
+use spec::x86::{Cr0, Cr4, Efer};
 
 /// The four registers that CPUID returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,6 +119,12 @@ pub fn cr2() -> u64 {
     value
 }
 
+/// Loads CR2, of which the host makes no use.
+pub fn set_cr2(value: u64) {
+    // SAFETY: the register only holds the address of the last page fault.
+    unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Loads CR3, which flushes the TLB.
 ///
 /// # Safety
@@ -126,6 +132,24 @@ pub fn cr2() -> u64 {
 pub unsafe fn set_cr3(value: u64) {
     // SAFETY: the caller's promise.
     unsafe { asm!("mov cr3, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// Returns CR0.
+#[must_use]
+pub fn cr0() -> Cr0 {
+    let value: u64;
+    // SAFETY: reading CR0 at CPL 0 has no side effect.
+    unsafe { asm!("mov {}, cr0", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    Cr0::from_bits_retain(value)
+}
+
+/// Writes CR0.
+///
+/// # Safety
+/// Nothing that Rust code relies on is turned off: protection, paging, write protection, the FPU.
+pub unsafe fn set_cr0(value: Cr0) {
+    // SAFETY: the caller's promise.
+    unsafe { asm!("mov cr0, {}", in(reg) value.bits(), options(nostack, preserves_flags)) };
 }
 
 /// Returns CR4.

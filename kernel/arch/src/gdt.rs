@@ -4,9 +4,10 @@
 //! pushed onto the stack that ordinary Rust uses.
 
 use alloc::boxed::Box;
+use core::arch::asm;
 use x86_64::VirtAddr;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
-use x86_64::instructions::tables::load_tss;
+use x86_64::instructions::tables::{load_tss, sgdt};
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable, SegmentSelector};
 use x86_64::structures::tss::TaskStateSegment;
 
@@ -47,4 +48,35 @@ pub fn install(ist_tops: [u64; IST_COUNT]) {
     unsafe { ES::set_reg(SegmentSelector::NULL) };
     // SAFETY: `task` describes a TSS that lives for ever and that no other CPU loads.
     unsafe { load_tss(task) };
+}
+
+/// What a VMCS must know of this CPU's segments, to load them on an exit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Selectors {
+    /// ES, CS, SS, DS, FS, GS.
+    pub(crate) segments: [u16; 6],
+    /// TR.
+    pub(crate) tr: u16,
+    /// Address of the TSS.
+    pub(crate) tr_base: u64,
+    /// Address of the GDT.
+    pub(crate) gdt_base: u64,
+}
+
+/// Returns the segments of this CPU, after [`install`]. The bases of FS and GS are not the GDT's.
+pub(crate) fn selectors() -> Selectors {
+    let gdt_base = sgdt().base.as_u64();
+    let tr: u16;
+    // SAFETY: STR only reads a register.
+    unsafe { asm!("str {:x}", out(reg) tr, options(nomem, nostack, preserves_flags)) };
+    let at = (gdt_base + u64::from(tr & !7)) as *const [u64; 2];
+    // SAFETY: TR names a descriptor of 16 bytes in the GDT that `install` leaked; the table is aligned to 8.
+    let [low, high] = unsafe { at.read() };
+    let tr_base = low >> 16 & 0xff_ffff | low >> 32 & 0xff00_0000 | high << 32;
+    Selectors {
+        segments: [0, CS::get_reg().0, SS::get_reg().0, 0, 0, 0],
+        tr,
+        tr_base,
+        gdt_base,
+    }
 }

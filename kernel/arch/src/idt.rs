@@ -114,6 +114,11 @@ pub fn install() {
     IDT.call_once(build).load();
 }
 
+/// Returns the IDT's address, after [`install`].
+pub(crate) fn base() -> u64 {
+    IDT.get().map_or(0, |idt| core::ptr::from_ref(idt) as u64)
+}
+
 fn build() -> InterruptDescriptorTable {
     let mut idt = InterruptDescriptorTable::new();
     let base = (&raw const idt_stubs) as u64;

@@ -9,8 +9,10 @@ use addr::{Hfn, Hpa, PAGE_SIZE};
 use core::ops::Range;
 use spec::x86::Pte;
 
-const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
-const MMIO_BASE: u64 = 0xffff_c000_0000_0000;
+/// Where the image is linked; its memory is this much above its physical address.
+pub(crate) const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
+/// Where device registers are mapped; the direct map ends below.
+pub(crate) const MMIO_BASE: u64 = 0xffff_c000_0000_0000;
 const STACK_BASE: u64 = 0xffff_d000_0000_0000;
 const SIZE_2M: u64 = 2 << 20;
 const SIZE_1G: u64 = 1 << 30;

@@ -3,8 +3,8 @@
 //! GS base points to it in host mode always. The interrupt stubs (idt) and the world switch (svm) use its first fields
 //! by offset.
 
-use crate::svm::AsidSource;
 use crate::sync::Rank;
+use crate::tag::TagSource;
 use alloc::boxed::Box;
 use core::arch::asm;
 use core::cell::Cell;
@@ -38,8 +38,8 @@ pub struct PerCpu {
     pub(crate) timer_armed: Cell<u64>,
     /// [owner cpu] physical address of the page that holds the host's VMLOAD state.
     pub(crate) host_vmcb: Cell<u64>,
-    /// [owner cpu] ASIDs to give to vCPUs.
-    pub(crate) asids: AsidSource,
+    /// [owner cpu] Tags of translations to give to vCPUs.
+    pub(crate) tags: TagSource,
     /// True while the CPU halts for lack of work; cleared by who wakes it.
     idle: AtomicBool,
 }
@@ -70,7 +70,7 @@ pub fn init(index: u32, apic_id: u32) -> &'static PerCpu {
         rank: Cell::new(0),
         timer_armed: Cell::new(u64::MAX),
         host_vmcb: Cell::new(0),
-        asids: AsidSource::new(),
+        tags: TagSource::new(),
         idle: AtomicBool::new(false),
     }));
     block.this.set(block);

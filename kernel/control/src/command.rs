@@ -57,6 +57,15 @@ pub enum Request {
     },
     /// Show who uses the CPUs.
     HostTop(TopOptions),
+    /// List the host's storage devices.
+    StorageList,
+    /// Show a block of a storage device.
+    StorageRead {
+        /// Which device.
+        device: String,
+        /// Which block.
+        block: u64,
+    },
     /// Restart the host.
     HostReboot,
     /// Switch the host off.
@@ -127,39 +136,49 @@ pub fn parse(line: &str) -> Result<Option<Command>, CommandError> {
 
 /// Finds the command that the first words name; returns what follows them.
 fn find_command(words: &[Word]) -> Result<Option<(&'static CommandSpec, &[Word])>, CommandError> {
-    let Some((first, rest)) = words.split_first() else {
-        return Ok(None);
-    };
-    let first = first.text.as_str();
-    if let Some(spec) = grammar::find(&[first]) {
-        return Ok(Some((spec, rest)));
-    }
-    let seconds: Vec<&str> = grammar::group(first)
-        .filter_map(|spec| spec.words.get(1).copied())
-        .collect();
-    if seconds.is_empty() {
-        return Err(CommandError::UnknownCommand {
-            word: first.to_string(),
-            suggestion: suggest_command(first),
+    let mut typed: Vec<&str> = Vec::new();
+    let mut rest = words;
+    loop {
+        if let Some(spec) = grammar::find(&typed) {
+            return Ok(Some((spec, rest)));
+        }
+        let following = grammar::following(&typed);
+        let next = rest.split_first().filter(|(word, _)| {
+            // `vm --help` shows the group.
+            typed.is_empty() || word.quoted || !word.text.starts_with('-')
         });
+        let Some((word, after)) = next else {
+            if typed.is_empty() {
+                return Ok(None);
+            }
+            return Err(CommandError::MissingCommand {
+                group: typed.join(" "),
+                commands: following.join(", "),
+            });
+        };
+        let word = word.text.as_str();
+        if !following.contains(&word) {
+            return Err(unknown(&typed, word, &following));
+        }
+        typed.push(word);
+        rest = after;
     }
-    let second = rest.split_first().filter(|(word, _)| {
-        // `vm --help` shows the group.
-        word.quoted || !word.text.starts_with('-')
-    });
-    let Some((second, rest)) = second else {
-        return Err(CommandError::MissingCommand {
-            group: first.to_string(),
-            commands: seconds.join(", "),
-        });
+}
+
+fn unknown(typed: &[&str], word: &str, following: &[&str]) -> CommandError {
+    let suggestion = if typed.is_empty() {
+        suggest_command(word)
+    } else {
+        nearest(word, following.iter().copied()).map(|near| [&typed.join(" "), near].join(" "))
     };
-    match grammar::find(&[first, &second.text]) {
-        Some(spec) => Ok(Some((spec, rest))),
-        None => Err(CommandError::UnknownCommand {
-            word: [first, &second.text].join(" "),
-            suggestion: nearest(&second.text, seconds.into_iter())
-                .map(|near| [first, near].join(" ")),
-        }),
+    CommandError::UnknownCommand {
+        word: typed
+            .iter()
+            .chain([&word])
+            .copied()
+            .collect::<Vec<_>>()
+            .join(" "),
+        suggestion,
     }
 }
 
@@ -384,6 +403,21 @@ pub(crate) fn build_host_info(_: &Matches) -> Result<Request, CommandError> {
 
 pub(crate) fn build_host_cpus(_: &Matches) -> Result<Request, CommandError> {
     Ok(Request::HostCpus)
+}
+
+pub(crate) fn build_storage_list(_: &Matches) -> Result<Request, CommandError> {
+    Ok(Request::StorageList)
+}
+
+pub(crate) fn build_storage_read(matches: &Matches) -> Result<Request, CommandError> {
+    let device = matches.arguments.first().cloned().unwrap_or_default();
+    let block = match matches.value("block") {
+        None => 0,
+        Some(text) => text
+            .parse()
+            .map_err(|_| bad("--block", text, "it is a number, from 0"))?,
+    };
+    Ok(Request::StorageRead { device, block })
 }
 
 pub(crate) fn build_host_memory(_: &Matches) -> Result<Request, CommandError> {

@@ -43,22 +43,17 @@ pub fn complete(before: &str, names: &dyn Names) -> Completion {
 
 fn candidates(typed: &[&str], word: &str, names: &dyn Names) -> Vec<String> {
     let owned = |words: Vec<&str>| words.into_iter().map(ToString::to_string).collect();
-    let Some((first, rest)) = typed.split_first() else {
-        return owned(grammar::first_words());
-    };
-    if let Some(spec) = grammar::find(&[first]) {
-        return of_command(spec, rest, word, names);
-    }
-    let Some((second, rest)) = rest.split_first() else {
-        return owned(
-            grammar::group(first)
-                .filter_map(|spec| spec.words.get(1).copied())
-                .collect(),
-        );
-    };
-    match grammar::find(&[first, second]) {
-        Some(spec) => of_command(spec, rest, word, names),
-        None => Vec::new(),
+    let mut words = 0_usize;
+    loop {
+        let (of_command_name, rest) = typed.split_at(words.min(typed.len()));
+        if let Some(spec) = grammar::find(of_command_name) {
+            return of_command(spec, rest, word, names);
+        }
+        let following = grammar::following(of_command_name);
+        if rest.is_empty() || following.is_empty() {
+            return owned(following);
+        }
+        words = words.saturating_add(1);
     }
 }
 
@@ -104,17 +99,10 @@ fn of_kind(kind: Kind, typed: &[&str], names: &dyn Names) -> Vec<String> {
         Kind::Vm => names.vms(),
         Kind::File => names.files(),
         // The words of a command come one after the other.
-        Kind::Command => match typed {
-            [] => grammar::first_words()
-                .into_iter()
-                .map(ToString::to_string)
-                .collect(),
-            [group] => grammar::group(group)
-                .filter_map(|spec| spec.words.get(1))
-                .map(ToString::to_string)
-                .collect(),
-            _ => Vec::new(),
-        },
+        Kind::Command => grammar::following(typed)
+            .into_iter()
+            .map(ToString::to_string)
+            .collect(),
         Kind::Level => LogLevel::ALL
             .iter()
             .map(|level| level.name().to_string())
@@ -147,7 +135,7 @@ mod tests {
 
     #[test]
     fn commands_and_their_words() {
-        assert_eq!(words(""), ["help", "host", "vm"]);
+        assert_eq!(words(""), ["help", "host", "storage", "vm"]);
         assert_eq!(words("h"), ["help", "host"]);
         assert_eq!(words("vm st"), ["start", "stop"]);
         assert_eq!(words("--json vm li"), ["list"]);

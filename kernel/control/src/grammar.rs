@@ -54,7 +54,7 @@ pub(crate) struct OptionSpec {
 /// A command.
 #[derive(Debug)]
 pub(crate) struct CommandSpec {
-    /// One word, or a group and a word.
+    /// One word, or a group (of one or two words) and a word.
     pub(crate) words: &'static [&'static str],
     pub(crate) arguments: &'static [Argument],
     pub(crate) options: &'static [OptionSpec],
@@ -114,21 +114,25 @@ pub(crate) fn find(words: &[&str]) -> Option<&'static CommandSpec> {
     COMMANDS.iter().find(|spec| spec.words == words)
 }
 
-/// The commands of a group, or the one command of that first word.
-pub(crate) fn group(first: &str) -> impl Iterator<Item = &'static CommandSpec> {
+/// The commands whose words begin with these.
+pub(crate) fn group<'a>(prefix: &'a [&str]) -> impl Iterator<Item = &'static CommandSpec> + 'a {
     COMMANDS
         .iter()
-        .filter(move |spec| spec.words.first().is_some_and(|word| *word == first))
+        .filter(move |spec| spec.words.starts_with(prefix))
+}
+
+/// The words that can follow these in a command's name, each once, in the table's order.
+pub(crate) fn following(prefix: &[&str]) -> Vec<&'static str> {
+    let mut words: Vec<&str> = group(prefix)
+        .filter_map(|spec| spec.words.get(prefix.len()).copied())
+        .collect();
+    words.dedup();
+    words
 }
 
 /// All first words, each once, in the table's order.
 pub(crate) fn first_words() -> Vec<&'static str> {
-    let mut words: Vec<&str> = COMMANDS
-        .iter()
-        .filter_map(|spec| spec.words.first().copied())
-        .collect();
-    words.dedup();
-    words
+    following(&[])
 }
 
 pub(crate) const JSON: &str = "json";
@@ -196,7 +200,7 @@ const fn on_vm(
 }
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 19] = [
+pub(crate) static COMMANDS: [CommandSpec; 21] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -316,6 +320,28 @@ pub(crate) static COMMANDS: [CommandSpec; 19] = [
         "",
         command::build_delete,
     ),
+    plain(
+        &["storage", "device", "list"],
+        "list the host's storage devices",
+        command::build_storage_list,
+    ),
+    CommandSpec {
+        words: &["storage", "device", "read"],
+        arguments: &[Argument {
+            name: "DEVICE",
+            arity: Arity::One,
+            kind: Kind::Text,
+        }],
+        options: &[optional(
+            "block",
+            "N",
+            Kind::Text,
+            "which block, from 0; the first if not given",
+        )],
+        summary: "show what a block of a storage device holds",
+        notes: "",
+        build: command::build_storage_read,
+    },
     plain(
         &["host", "info"],
         "show what this host is",

@@ -22,9 +22,8 @@ pub fn help(words: &[String]) -> Result<String, CommandError> {
     if let Some(spec) = grammar::find(&words) {
         return Ok(describe(spec));
     }
-    let first = words.first().copied().unwrap_or_default();
-    let group: Vec<&CommandSpec> = grammar::group(first).collect();
-    if words.len() == 1 && !group.is_empty() {
+    let group: Vec<&CommandSpec> = grammar::group(&words).collect();
+    if !group.is_empty() {
         return Ok(list(&group));
     }
     let known: Vec<String> = COMMANDS.iter().map(CommandSpec::name).collect();

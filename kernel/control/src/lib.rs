@@ -44,8 +44,8 @@ pub use error::CommandError;
 pub use help::help;
 pub use render::{Style, render, render_error};
 pub use report::{
-    CpuInfo, CpuUse, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo, NodeMemory, Response,
-    StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo,
+    NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
 };
 pub use settings::Setting;
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

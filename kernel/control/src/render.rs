@@ -4,8 +4,8 @@
 
 use crate::definition::VmDefinition;
 use crate::report::{
-    CpuInfo, HostInfo, LogLevel, LogLine, MemoryInfo, Response, StopRecord, TopPage, VcpuDetails,
-    VmDetails, VmState, VmSummary,
+    CpuInfo, DeviceInfo, HostInfo, LogLevel, LogLine, MemoryInfo, Response, StopRecord, TopPage,
+    VcpuDetails, VmDetails, VmState, VmSummary,
 };
 use crate::table::{Align, Table};
 use crate::units::{format_bytes, format_nanos, format_permille};
@@ -40,6 +40,8 @@ pub fn render(response: &Response, style: Style) -> String {
             Response::Vm(vm) => json(vm),
             Response::Host(host) => json(host),
             Response::Cpus(cpus) => json(cpus),
+            Response::Devices(devices) => json(devices),
+            Response::Block(block) => json(block),
             Response::Memory(memory) => json(memory),
             Response::Log(lines) => json(lines),
             Response::Top(page) => json(page),
@@ -52,6 +54,8 @@ pub fn render(response: &Response, style: Style) -> String {
         Response::Vm(vm) => details(vm, style),
         Response::Host(host) => host_info(host),
         Response::Cpus(cpus) => cpu_list(cpus),
+        Response::Devices(devices) => device_list(devices),
+        Response::Block(block) => hex_dump(&block.bytes),
         Response::Memory(memory) => memory_info(memory),
         Response::Log(lines) => log(lines, style),
         Response::Top(page) => top(page),
@@ -282,6 +286,60 @@ fn host_info(host: &HostInfo) -> String {
             format!("{}, {} running", host.vms_defined, host.vms_running),
         );
     sheet.0.to_text()
+}
+
+fn device_list(devices: &[DeviceInfo]) -> String {
+    if devices.is_empty() {
+        return String::from("no storage device was found; NVMe controllers are supported\n");
+    }
+    let mut table = Table::new(&[
+        ("DEVICE", Align::Left),
+        ("PCI", Align::Left),
+        ("CAPACITY", Align::Right),
+        ("BLOCK", Align::Right),
+        ("INTERRUPTS", Align::Left),
+        ("SERIAL", Align::Left),
+        ("MODEL", Align::Left),
+    ]);
+    for device in devices {
+        table.row([
+            device.name.clone(),
+            device.address.clone(),
+            format_bytes(device.capacity_bytes),
+            device.block_bytes.to_string(),
+            device.interrupts.clone(),
+            device.serial.clone(),
+            device.model.clone(),
+        ]);
+    }
+    table.to_text()
+}
+
+/// Shows bytes 16 to a line: offset, hexadecimal, text. Lines that repeat the one before are left out.
+fn hex_dump(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    let mut before: &[u8] = &[];
+    let mut skipping = false;
+    for (offset, line) in (0_usize..).step_by(16).zip(bytes.chunks(16)) {
+        if line == before {
+            if !skipping {
+                text.push_str("*\n");
+            }
+            skipping = true;
+            continue;
+        }
+        (before, skipping) = (line, false);
+        let hex: Vec<String> = line.iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown: String = line
+            .iter()
+            .map(|byte| match byte {
+                b' '..=b'~' => char::from(*byte),
+                _ => '.',
+            })
+            .collect();
+        text.push_str(&format!("{:04x}  {:<47}  {shown}\n", offset, hex.join(" ")));
+    }
+    text
 }
 
 fn cpu_list(cpus: &[CpuInfo]) -> String {

@@ -180,6 +180,36 @@ pub struct HostInfo {
     pub vms_running: u32,
 }
 
+/// A storage device of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DeviceInfo {
+    /// Its name.
+    pub name: String,
+    /// Where it is on PCI.
+    pub address: String,
+    /// The maker's name for it.
+    pub model: String,
+    /// Serial number.
+    pub serial: String,
+    /// Bytes of a block.
+    pub block_bytes: u32,
+    /// Bytes in all.
+    pub capacity_bytes: u64,
+    /// How it interrupts.
+    pub interrupts: String,
+}
+
+/// A block of a storage device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BlockContent {
+    /// The device.
+    pub device: String,
+    /// The block's number.
+    pub block: u64,
+    /// What it holds.
+    pub bytes: Vec<u8>,
+}
+
 /// A CPU of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CpuInfo {
@@ -290,6 +320,10 @@ pub enum Response {
     Host(HostInfo),
     /// To `host cpus`.
     Cpus(Vec<CpuInfo>),
+    /// To `storage device list`.
+    Devices(Vec<DeviceInfo>),
+    /// To `storage device read`.
+    Block(BlockContent),
     /// To `host memory`.
     Memory(MemoryInfo),
     /// To `host log`.

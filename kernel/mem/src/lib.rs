@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod admission;
 mod allocator;
+pub mod map;
 mod span;
 
 pub use admission::{RESERVE_BYTES, TooLittle, admit, need};

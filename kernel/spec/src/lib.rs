@@ -3,6 +3,9 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod event;
 pub mod msr;
+pub mod segment;
 pub mod svm;
+pub mod vmx;
 pub mod x86;

@@ -15,6 +15,8 @@ msrs! {
     TSC = 0x10;
     /// Local APIC base and mode.
     APIC_BASE = 0x1b;
+    /// Which features the firmware lets be used (SDM vol. 3, 24.7).
+    FEATURE_CONTROL = 0x3a;
     /// Offset that software added to the TSC.
     TSC_ADJUST = 0x3b;
     /// Speculation control.
@@ -31,6 +33,34 @@ msrs! {
     DEBUGCTL = 0x1d9;
     /// Page attribute table.
     PAT = 0x277;
+    /// VMX: revision and basic properties (SDM vol. 3, A.1).
+    VMX_BASIC = 0x480;
+    /// VMX: pin-based controls.
+    VMX_PIN_CONTROLS = 0x481;
+    /// VMX: primary controls.
+    VMX_PRIMARY_CONTROLS = 0x482;
+    /// VMX: exit controls.
+    VMX_EXIT_CONTROLS = 0x483;
+    /// VMX: entry controls.
+    VMX_ENTRY_CONTROLS = 0x484;
+    /// VMX: miscellaneous.
+    VMX_MISC = 0x485;
+    /// VMX: bits of CR0 that must be one.
+    VMX_CR0_FIXED0 = 0x486;
+    /// VMX: bits of CR4 that must be one.
+    VMX_CR4_FIXED0 = 0x488;
+    /// VMX: secondary controls.
+    VMX_SECONDARY_CONTROLS = 0x48b;
+    /// VMX: extended page tables and tags.
+    VMX_EPT_VPID = 0x48c;
+    /// VMX: pin-based controls, without the ones that old software expects.
+    VMX_TRUE_PIN_CONTROLS = 0x48d;
+    /// VMX: primary controls, likewise.
+    VMX_TRUE_PRIMARY_CONTROLS = 0x48e;
+    /// VMX: exit controls, likewise.
+    VMX_TRUE_EXIT_CONTROLS = 0x48f;
+    /// VMX: entry controls, likewise.
+    VMX_TRUE_ENTRY_CONTROLS = 0x490;
     /// TSC-deadline timer.
     TSC_DEADLINE = 0x6e0;
     /// First x2APIC register.

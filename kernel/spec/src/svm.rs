@@ -1,21 +1,7 @@
 //! The Virtual Machine Control Block and its codes (APM vol. 2, chapter 15 and appendices B and C).
 
+use crate::segment::Segment;
 use bitflags::bitflags;
-
-/// A segment register as the VMCB holds it (APM vol. 2, table B-2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct VmcbSegment {
-    /// Selector.
-    pub selector: u16,
-    /// Attributes: descriptor bits 55:52 and 47:40 in bits 11:0.
-    pub attributes: u16,
-    /// Limit in bytes, expanded.
-    pub limit: u32,
-    /// Base.
-    pub base: u64,
-}
-const _: () = assert!(size_of::<VmcbSegment>() == 16);
 
 /// The control area, offsets 000h to 3FFh (APM vol. 2, table B-1).
 #[derive(Clone, Copy, Debug)]
@@ -88,26 +74,16 @@ const _: () = assert!(size_of::<VmcbControl>() == 0x400);
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct VmcbState {
-    /// 000h.
-    pub es: VmcbSegment,
-    /// 010h.
-    pub cs: VmcbSegment,
-    /// 020h.
-    pub ss: VmcbSegment,
-    /// 030h.
-    pub ds: VmcbSegment,
-    /// 040h; moved by VMLOAD/VMSAVE.
-    pub fs: VmcbSegment,
-    /// 050h; moved by VMLOAD/VMSAVE.
-    pub gs: VmcbSegment,
+    /// 000h: ES, CS, SS, DS, FS and GS; the last two are moved by VMLOAD/VMSAVE.
+    pub segments: [Segment; 6],
     /// 060h; only base and limit count.
-    pub gdtr: VmcbSegment,
+    pub gdtr: Segment,
     /// 070h; moved by VMLOAD/VMSAVE.
-    pub ldtr: VmcbSegment,
+    pub ldtr: Segment,
     /// 080h; only base and limit count.
-    pub idtr: VmcbSegment,
+    pub idtr: Segment,
     /// 090h; moved by VMLOAD/VMSAVE.
-    pub tr: VmcbSegment,
+    pub tr: Segment,
     reserved_0a0: [u8; 0xcb - 0xa0],
     /// 0CBh: current privilege level.
     pub cpl: u8,
@@ -174,6 +150,7 @@ pub struct Vmcb {
 const _: () = assert!(size_of::<Vmcb>() == 4096);
 const _: () = assert!(core::mem::offset_of!(Vmcb, control.asid) == 0x58);
 const _: () = assert!(core::mem::offset_of!(Vmcb, control.next_rip) == 0xc8);
+const _: () = assert!(core::mem::offset_of!(Vmcb, state.gdtr) == 0x460);
 const _: () = assert!(core::mem::offset_of!(Vmcb, state.efer) == 0x4d0);
 const _: () = assert!(core::mem::offset_of!(Vmcb, state.rip) == 0x578);
 const _: () = assert!(core::mem::offset_of!(Vmcb, state.rax) == 0x5f8);
@@ -286,73 +263,6 @@ impl TlbControl {
     pub const FLUSH_ALL: Self = Self(1);
     /// Flush this guest's entries; needs flush-by-ASID.
     pub const FLUSH_ASID: Self = Self(3);
-}
-
-/// An event to inject, or one whose delivery was interrupted (APM vol. 2, 15.20).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Event(pub u64);
-
-impl Event {
-    const VALID: u64 = 1 << 31;
-    const ERROR_CODE_VALID: u64 = 1 << 11;
-    /// External interrupt.
-    pub const TYPE_INTR: u64 = 0;
-    /// Non-maskable interrupt.
-    pub const TYPE_NMI: u64 = 2;
-    /// Exception.
-    pub const TYPE_EXCEPTION: u64 = 3;
-    /// Software interrupt.
-    pub const TYPE_SOFTWARE: u64 = 4;
-
-    /// An external interrupt with `vector`.
-    #[must_use]
-    pub const fn interrupt(vector: u8) -> Self {
-        Self(vector as u64 | Self::TYPE_INTR << 8 | Self::VALID)
-    }
-
-    /// A non-maskable interrupt.
-    #[must_use]
-    pub const fn nmi() -> Self {
-        Self(2 | Self::TYPE_NMI << 8 | Self::VALID)
-    }
-
-    /// An exception, with its error code where it has one.
-    #[must_use]
-    pub const fn exception(vector: u8, error_code: Option<u32>) -> Self {
-        let base = vector as u64 | Self::TYPE_EXCEPTION << 8 | Self::VALID;
-        match error_code {
-            Some(code) => Self(base | Self::ERROR_CODE_VALID | (code as u64) << 32),
-            None => Self(base),
-        }
-    }
-
-    /// Tells whether there is an event at all.
-    #[must_use]
-    pub const fn is_valid(self) -> bool {
-        self.0 & Self::VALID != 0
-    }
-
-    /// Returns the vector.
-    #[must_use]
-    pub const fn vector(self) -> u8 {
-        self.0 as u8
-    }
-
-    /// Returns one of the `TYPE_` numbers.
-    #[must_use]
-    pub const fn kind(self) -> u64 {
-        self.0 >> 8 & 7
-    }
-
-    /// Returns the error code, if the event has one.
-    #[must_use]
-    pub const fn error_code(self) -> Option<u32> {
-        if self.0 & Self::ERROR_CODE_VALID != 0 {
-            Some((self.0 >> 32) as u32)
-        } else {
-            None
-        }
-    }
 }
 
 /// Why the guest stopped (APM vol. 2, appendix C).

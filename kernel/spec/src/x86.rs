@@ -84,6 +84,8 @@ bitflags! {
         const UMIP = 1 << 11;
         /// Five-level paging.
         const LA57 = 1 << 12;
+        /// VMX operation.
+        const VMXE = 1 << 13;
         /// FS/GS base instructions.
         const FSGSBASE = 1 << 16;
         /// Process-context identifiers.

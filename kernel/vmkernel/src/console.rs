@@ -212,11 +212,20 @@ pub fn write_log_console(text: &str) {
     }
 }
 
+/// Waits until both UARTs have sent everything, whoever holds the console.
+pub fn drain() {
+    for port in [COM1, COM2] {
+        Uart::drain(&ComPorts(port));
+    }
+}
+
 /// Writes a panic's text, whoever holds the console.
 pub fn write_in_panic(text: &str) {
     let guests = COM1_IS_THE_GUESTS.load(Ordering::Acquire);
     // A CPU that was stopped may hold the lock for ever: fresh handles to the same ports do without it.
     let port = if guests { COM2 } else { COM1 };
+    // Setting the UART up anew drops what it has not sent yet.
+    Uart::drain(&ComPorts(port));
     if let Some(mut uart) = Uart::probe(ComPorts(port)) {
         for part in text.split_inclusive('\n') {
             uart.write(part.trim_end_matches('\n').as_bytes());

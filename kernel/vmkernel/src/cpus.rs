@@ -1,4 +1,4 @@
-//! Bringing CPUs into service: stacks, GDT, IDT, local APIC, SVM; the boot CPU first, the others by the trampoline.
+//! Bringing CPUs into service: stacks, GDT, IDT, local APIC, virtualization; the boot CPU first, the others by the trampoline.
 #![expect(
     unsafe_code,
     reason = "gives each CPU its frames and starts the others"
@@ -10,7 +10,7 @@ use addr::Hfn;
 use alloc::vec::Vec;
 use arch::paging::{Caching, KernelSpace};
 use arch::sync::SpinLock;
-use arch::{apic, gdt, idt, percpu, svm};
+use arch::{apic, gdt, idt, percpu, virt};
 use bus::acpi::Platform;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::Once;
@@ -21,7 +21,6 @@ const STACK_PAGES: u64 = 32;
 const IST_PAGES: u64 = 4;
 
 static SPACE: Once<SpinLock<KernelSpace>> = Once::new();
-static FEATURES: Once<svm::Features> = Once::new();
 static STARTED: AtomicU32 = AtomicU32::new(0);
 /// TSC of the CPU that started last, read as it reported.
 static STARTED_TSC: AtomicU64 = AtomicU64::new(0);
@@ -53,20 +52,6 @@ pub fn map_device(address: u64, len: u64) -> u64 {
         .expect("frames for page tables are there at start-up")
 }
 
-/// Returns what SVM offers here.
-///
-/// # Panics
-/// Before the probe at start-up.
-#[must_use]
-pub fn features() -> svm::Features {
-    *FEATURES.get().expect("SVM was probed at start-up")
-}
-
-/// Remembers the probe's result.
-pub fn set_features(features: svm::Features) {
-    FEATURES.call_once(|| features);
-}
-
 fn new_stack(pages: u64) -> u64 {
     with_space(|s| s.map_stack(&mut KernelFrames, pages))
         .expect("frames for stacks are there at start-up")
@@ -83,11 +68,22 @@ pub fn install_tables() {
     idt::install();
 }
 
-/// Turns SVM on for this CPU.
-pub fn enable_svm() {
-    let (save_area, host_state) = (new_frame(), new_frame());
-    // SAFETY: both frames were just taken and are never given back.
-    unsafe { svm::enable(save_area, host_state) };
+/// Makes what the vCPUs of all VMs share.
+///
+/// # Panics
+/// When no frames are left, at start-up.
+pub fn prepare_virtualization() {
+    let first = memory::alloc_run(virt::SHARED_FRAMES)
+        .expect("frames for permission maps are there at start-up");
+    // SAFETY: the run was just taken and is never given back.
+    unsafe { virt::prepare(first) };
+}
+
+/// Turns virtualization on for this CPU.
+pub fn enable_virtualization() {
+    let frames = [(); virt::CPU_FRAMES].map(|()| new_frame());
+    // SAFETY: the frames were just taken and are never given back.
+    unsafe { virt::enable(frames) };
 }
 
 /// Starts all other CPUs that the firmware lists. Returns how many run now.
@@ -139,7 +135,7 @@ extern "C" fn enter(argument: u64) -> ! {
     let block = percpu::init(index, apic_id);
     install_tables();
     apic::init(block);
-    enable_svm();
+    enable_virtualization();
     STARTED_TSC.store(arch::cpu::rdtsc(), Ordering::Relaxed);
     STARTED.store(index, Ordering::Release);
     exec::run()

@@ -40,6 +40,13 @@ pub fn exception(frame: &ExceptionFrame) -> ! {
     )
 }
 
+/// What `inject=memory-map` adds to the firmware's memory map.
+pub const BROKEN_REGION: mem::map::Region = mem::map::Region {
+    start: u64::MAX - 0xfff,
+    len: 0x2000,
+    is_usable: true,
+};
+
 /// Makes the host fail in the way that `inject=KIND` on the command line asks for, so that the way down can be tested:
 /// `panic`, `page-fault`, `stack-overflow` (into the guard page).
 pub fn inject(kind: &str) {
@@ -53,7 +60,9 @@ pub fn inject(kind: &str) {
         "stack-overflow" => {
             overflow(0);
         }
-        _ => crate::warn!("inject={kind} is unknown: panic, page-fault and stack-overflow are"),
+        _ => crate::warn!(
+            "inject={kind} is unknown: panic, page-fault, stack-overflow and memory-map are"
+        ),
     }
 }
 
@@ -142,10 +151,19 @@ fn show_log() {
     }
 }
 
-/// Ends an emulator that has the debug-exit device, so that a test does not wait for its time-out.
+/// Ends the emulator that the command line promises, so that a test does not wait for its time-out: by QEMU's debug-exit
+/// device, or by the port at which Bochs takes the word.
 pub fn end_emulator() {
-    if crate::startup::debug_exit_wanted() {
-        // SAFETY: port F4h is the emulator's debug-exit device when the command line says that there is one.
-        unsafe { arch::cpu::outb(0xf4, 0x3e) };
+    const BOCHS_SHUTDOWN: u16 = 0x8900;
+    if !crate::startup::debug_exit_wanted() {
+        return;
+    }
+    // An emulated UART takes its time as well, and what it has not sent then is lost.
+    console::drain();
+    // SAFETY: port F4h is the emulator's debug-exit device when the command line says that there is one.
+    unsafe { arch::cpu::outb(0xf4, 0x3e) };
+    for letter in b"Shutdown" {
+        // SAFETY: still here, so the emulator is Bochs, which keeps this port for nothing else.
+        unsafe { arch::cpu::outb(BOCHS_SHUTDOWN, *letter) };
     }
 }

@@ -10,7 +10,7 @@ use addr::{Hfn, Hpa, PAGE_SIZE};
 use alloc::vec::Vec;
 use arch::physmem::FrameSource;
 use arch::sync::SpinLock;
-use boot::{BootInfo, MemoryKind};
+use boot::BootInfo;
 use core::ops::Range;
 use mem::{FrameAllocator, MemError, NodeId, SpanMap, Stats, Store};
 use spin::Once;
@@ -37,62 +37,6 @@ impl Store for MapsInPlace {
     }
 }
 
-/// Returns the RAM of the machine, page-aligned, ascending, disjoint, without what is reserved.
-///
-/// # Errors
-/// A text that says what is wrong with the map.
-pub fn usable_ram(boot: &BootInfo) -> Result<Vec<Range<u64>>, &'static str> {
-    const END: u64 = 1 << addr::PHYS_BITS_MAX;
-    let mut ram: Vec<Range<u64>> = Vec::new();
-    for region in boot
-        .regions()
-        .iter()
-        .filter(|r| r.kind == MemoryKind::Usable && r.len > 0)
-    {
-        let end = region
-            .start
-            .checked_add(region.len)
-            .filter(|end| *end <= END);
-        let end =
-            end.ok_or("a region of RAM ends beyond the physical address space")? & !(PAGE_SIZE - 1);
-        let start = region.start.next_multiple_of(PAGE_SIZE);
-        if start < end {
-            ram.push(start..end);
-        }
-    }
-    ram.sort_by_key(|r| r.start);
-    let mut merged: Vec<Range<u64>> = Vec::new();
-    for range in ram {
-        match merged.last_mut() {
-            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
-            _ => merged.push(range),
-        }
-    }
-    for region in boot
-        .regions()
-        .iter()
-        .filter(|r| r.kind != MemoryKind::Usable && r.len > 0)
-    {
-        let end = region.start.saturating_add(region.len).min(END);
-        let start = region.start.min(END);
-        merged = subtract(
-            merged,
-            &(start & !(PAGE_SIZE - 1)..end.next_multiple_of(PAGE_SIZE)),
-        );
-    }
-    Ok(merged)
-}
-
-/// Cuts `hole` out of `ranges`.
-fn subtract(ranges: Vec<Range<u64>>, hole: &Range<u64>) -> Vec<Range<u64>> {
-    let parts = ranges.into_iter().flat_map(|r| {
-        let below = r.start..r.end.min(hole.start).max(r.start);
-        let above = r.start.max(hole.end).min(r.end)..r.end;
-        [below, above]
-    });
-    parts.filter(|r| r.start < r.end).collect()
-}
-
 /// Starts the frame allocator on `ram` without what is in use: low memory, the image, the boot module.
 pub fn init(ram: &[Range<u64>], boot: &BootInfo, nodes: &Nodes) {
     let mut free = ram.to_vec();
@@ -105,7 +49,7 @@ pub fn init(ram: &[Range<u64>], boot: &BootInfo, nodes: &Nodes) {
         module,
     ];
     for hole in used.into_iter().flatten() {
-        free = subtract(free, &hole);
+        free = mem::map::subtract(free, &hole);
     }
     let frames = free
         .into_iter()
@@ -136,6 +80,12 @@ pub mod ranks {
     pub const SERIAL: Rank = Rank(40);
     /// A VM's table of APIC identities.
     pub const ROUTING: Rank = Rank(50);
+    /// The list of storage devices.
+    pub const STORAGE: Rank = Rank(52);
+    /// A storage device's requests.
+    pub const DISK: Rank = Rank(54);
+    /// PCI configuration space.
+    pub const PCI: Rank = Rank(56);
     /// A waker's slot.
     pub const WAKER: Rank = Rank(60);
     /// A CPU's timers.

@@ -4,19 +4,20 @@
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::inventory;
-use crate::{console, cpus, exec, fault, log, run_guest, shell, timer};
+use crate::{console, cpus, exec, fault, log, run_guest, shell, storage, timer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
 use arch::ioapic::{IoApic, Signal};
 use arch::paging::KernelSpace;
 use arch::time::{Clock, Reference};
-use arch::{apic, percpu, svm};
+use arch::{apic, percpu};
 use archive::Archive;
-use boot::{BootInfo, Protocol};
+use boot::{BootInfo, MemoryKind, Protocol};
 use bus::acpi::Platform;
 use core::ops::Range;
 use core::sync::atomic::{AtomicBool, Ordering};
+use mem::map::Region;
 use platform::clock::ClockRegisters;
 use spin::Once;
 
@@ -98,12 +99,12 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     console::init_screen(boot.framebuffer.as_ref(), cpus::map_device);
     arch::cpu::enable_protections();
     cpus::install_tables();
-    match svm::probe() {
-        Ok(features) => cpus::set_features(features),
-        Err(reason) => fault::refuse(&reason),
+    if let Err(reason) = arch::virt::probe() {
+        fault::refuse(&reason);
     }
     start_interrupts(&platform, start);
-    cpus::enable_svm();
+    cpus::prepare_virtualization();
+    cpus::enable_virtualization();
     greet(&boot, &ram);
     PLATFORM.call_once(|| platform);
     let cpus = cpus::start_others(self::platform());
@@ -136,6 +137,7 @@ fn start_service(boot: &BootInfo) {
             ));
             console::write_log_console(&alloc::format!("memory-used {bytes}\r\n"));
         }
+        storage::start();
         milestone("shell");
         exec::spawn(0, exec::Class::Service, shell::run()).detach();
         inventory::autostart();
@@ -168,7 +170,19 @@ fn take_command_line(boot: &BootInfo) {
 }
 
 fn checked_ram(boot: &BootInfo) -> Vec<Range<u64>> {
-    let ram = match memory::usable_ram(boot) {
+    let mut regions: Vec<Region> = boot
+        .regions()
+        .iter()
+        .map(|r| Region {
+            start: r.start,
+            len: r.len,
+            is_usable: r.kind == MemoryKind::Usable,
+        })
+        .collect();
+    if option("inject") == Some("memory-map") {
+        regions.push(fault::BROKEN_REGION);
+    }
+    let ram = match mem::map::usable_ram(&regions) {
         Ok(ram) => ram,
         Err(reason) => fault::refuse(&format_args!(
             "the firmware's memory map is broken: {reason}"
@@ -268,10 +282,5 @@ fn greet(boot: &BootInfo, ram: &[Range<u64>]) {
             boot.regions_dropped
         );
     }
-    let features = cpus::features();
-    crate::info!(
-        "SVM with {} ASIDs, features {:#x}",
-        features.asids,
-        features.bits
-    );
+    crate::info!("{}", arch::virt::describe());
 }

@@ -2,6 +2,7 @@
 
 use crate::memory::ranks;
 use alloc::collections::BTreeMap;
+use api::time::HostInstant;
 use arch::percpu::CPUS_MAX;
 use arch::sync::SpinLock;
 use arch::time::Clock;
@@ -128,5 +129,19 @@ impl Future for Sleep {
 impl Drop for Sleep {
     fn drop(&mut self) {
         self.cancel();
+    }
+}
+
+/// The host's clock for services: time since the start.
+#[derive(Clone, Copy, Debug)]
+pub struct HostClock;
+
+impl api::time::Clock for HostClock {
+    fn now(&self) -> HostInstant {
+        HostInstant::from_nanos(host_nanos())
+    }
+
+    fn sleep_until(&self, deadline: HostInstant) -> impl Future<Output = ()> {
+        sleep(deadline.saturating_since(self.now()))
     }
 }

@@ -107,36 +107,44 @@ pub fn wrmsr(register: u32, value: u64) {
     unsafe { asm!("wrmsr", in("ecx") register, in("eax") low, in("edx") high, options(nostack)) };
 }
 
-/// Executes VMMCALL with a number that means nothing; returns what came back in RAX.
-#[inline(always)]
-pub fn vmmcall(number: u64) -> u64 {
-    let mut value = number;
-    // SAFETY: a hypervisor may change RAX only; where there is none, #UD ends the guest with a report.
-    unsafe { asm!("vmmcall", inout("rax") value, options(nostack)) };
-    value
+/// Makes a pair of functions around the instruction that calls a hypervisor; which one that is, is the CPU maker's word.
+macro_rules! hypercall {
+    ($instruction:literal, $call:ident, $try_call:ident) => {
+        #[doc = concat!("Executes ", $instruction, " with a number that means nothing; returns what came back in RAX.")]
+        #[inline(always)]
+        pub fn $call(number: u64) -> u64 {
+            let mut value = number;
+            // SAFETY: a hypervisor may change RAX only; where there is none, #UD ends the guest with a report.
+            unsafe { asm!($instruction, inout("rax") value, options(nostack)) };
+            value
+        }
+
+        #[doc = concat!("Executes ", $instruction, " where it may not exist.")]
+        ///
+        /// # Errors
+        /// The exception, where there is no hypervisor or it knows no hypercalls.
+        pub fn $try_call(number: u64) -> Result<u64, Fault> {
+            let mut value = number;
+            // SAFETY: an exception resumes at the label; a hypervisor may change RAX only.
+            unsafe {
+                asm!(
+                    "lea {resume}, [rip + 2f]",
+                    "mov qword ptr [rip + {place}], {resume}",
+                    $instruction,
+                    "2:",
+                    resume = out(reg) _,
+                    place = sym interrupts::RESUME,
+                    inout("rax") value,
+                    options(nostack)
+                );
+            }
+            interrupts::take_fault().map(|()| value)
+        }
+    };
 }
 
-/// Executes VMMCALL where it may not exist.
-///
-/// # Errors
-/// The exception, where there is no hypervisor or it knows no hypercalls.
-pub fn try_vmmcall(number: u64) -> Result<u64, Fault> {
-    let mut value = number;
-    // SAFETY: an exception resumes at the label; a hypervisor may change RAX only.
-    unsafe {
-        asm!(
-            "lea {resume}, [rip + 2f]",
-            "mov qword ptr [rip + {place}], {resume}",
-            "vmmcall",
-            "2:",
-            resume = out(reg) _,
-            place = sym interrupts::RESUME,
-            inout("rax") value,
-            options(nostack)
-        );
-    }
-    interrupts::take_fault().map(|()| value)
-}
+hypercall!("vmmcall", vmmcall, try_vmmcall);
+hypercall!("vmcall", vmcall, try_vmcall);
 
 /// Reads a model-specific register that may not exist.
 ///

@@ -9,7 +9,7 @@ use crate::area::Cell;
 use crate::error::LockError;
 use crate::image::Token;
 use crate::record::{Mode, Record};
-use crate::service::{Locks, ROUNDS};
+use crate::service::{Change, Locks, ROUNDS};
 use crate::slot::Member;
 use crate::step::{AtomicStep, Fence, Swap};
 use crate::takeover::{Life, first_to_recover};
@@ -117,7 +117,12 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// After an error the lock counts as not held, and the heartbeat goes on releasing it.
     pub async fn release(&self, cell: Cell) -> Result<Token, LockError> {
         self.quiesce().await;
-        let mut change = self.begin(cell)?;
+        self.finish_release(self.begin(cell)?).await
+    }
+
+    /// Carries out a release; no write of unknown fate is left.
+    pub(crate) async fn finish_release(&self, mut change: Change<'_>) -> Result<Token, LockError> {
+        let cell = change.cell();
         let mut image = match change.held() {
             Some((_, image)) => image.clone(),
             None => self.step.load(cell).await?.image,

@@ -137,19 +137,25 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         }
     }
 
+    fn doubtful(&self) -> Option<Cell> {
+        let table = self.table.borrow();
+        let mut doubtful = table
+            .iter()
+            .filter(|(_, entry)| matches!(entry, Entry::Doubt));
+        doubtful.next().map(|(cell, _)| *cell)
+    }
+
     /// Releases the locks that operations left in doubt, as far as the device lets it.
-    async fn mend(&self) {
-        let doubtful =
-            |(cell, entry): (&Cell, &Entry)| matches!(entry, Entry::Doubt).then_some(*cell);
-        let mut after = Cell(0);
-        loop {
-            let next = self.table.borrow().range(after..).find_map(doubtful);
-            let Some(cell) = next else { return };
+    pub(crate) async fn mend(&self) {
+        self.quiesce().await;
+        while let Some(cell) = self.doubtful() {
+            // Begun without waiting in between: the lock may be acquired anew at any time.
+            let Ok(change) = self.begin(cell) else { return };
             // One failure is enough: the device is not well, and the next beat comes back here.
-            if self.release(cell).await.is_err() {
+            if self.finish_release(change).await.is_err() {
                 return;
             }
-            after = cell;
+            self.quiesce().await;
         }
     }
 }

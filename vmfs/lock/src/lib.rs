@@ -29,6 +29,8 @@ mod acquire;
 mod area;
 mod beat;
 mod error;
+#[cfg(test)]
+mod format_tests;
 mod gate;
 mod image;
 mod join;

@@ -209,6 +209,10 @@ pub(crate) struct Change<'a> {
 }
 
 impl Change<'_> {
+    pub(crate) const fn cell(&self) -> Cell {
+        self.cell
+    }
+
     /// Returns how the lock was held before, and the image by which it was.
     pub(crate) const fn held(&self) -> Option<(Mode, &Image)> {
         match &self.before {

@@ -342,3 +342,31 @@ impl<D: BlockDevice, C: Clock> Drop for Sent<'_, D, C> {
         }
     }
 }
+
+/// Bytes of ballots and seats, for the test that compares them with their document.
+#[cfg(test)]
+pub(crate) mod format_samples {
+    use alloc::vec::Vec;
+
+    use super::ballot::Ballot;
+    use super::seat;
+    use crate::area::Cell;
+    use crate::image::Image;
+
+    /// A ballot with instance 51h, promise 61h, acceptance 71h, flagged as chosen.
+    pub(crate) fn ballot(seat: u16, cell: Cell, image: &Image) -> Vec<u8> {
+        let ballot = Ballot {
+            instance: 0x51,
+            promised: 0x61,
+            accepted: 0x71,
+            chosen: true,
+            image: Some(image.clone()),
+        };
+        ballot.encode(seat, cell).to_vec()
+    }
+
+    /// A seat that is taken.
+    pub(crate) fn seat(nonce: u64) -> Vec<u8> {
+        seat::encode(nonce).to_vec()
+    }
+}

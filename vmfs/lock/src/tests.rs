@@ -2,6 +2,7 @@
 
 use api::block::BlockDevice;
 use api::fake::{FakeClock, FakeDisk, Faults, block_on};
+use api::time::Clock;
 
 use crate::area::{Area, Backend, Cell, Terms};
 use crate::{Attempt, Host, Journal, Life, LockError, Locks, Mode};
@@ -264,4 +265,98 @@ fn where_every_slot_is_a_dead_hosts_the_next_host_takes_one_with_its_journal() {
     assert_eq!(block_on(dead[0].beat()), Err(LockError::Lost));
     block_on(heir.clear(claim)).unwrap();
     assert!(acquired(&heir, Mode::Exclusive));
+}
+
+#[test]
+fn a_local_volume_takes_three_requests_to_acquire_and_two_to_release_or_beat() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let locks = join(&disk, &clock, Backend::Local, 1);
+    disk.take_requests();
+    assert!(acquired(&locks, Mode::Exclusive));
+    assert_eq!(disk.take_requests(), 3);
+    block_on(locks.beat()).unwrap();
+    assert_eq!(disk.take_requests(), 2);
+    block_on(locks.release(LOCK)).unwrap();
+    assert_eq!(disk.take_requests(), 2);
+}
+
+/// How long joining takes, in seconds by the host's clock.
+fn joining_takes(disk: &FakeDisk, clock: &FakeClock, id: u8) -> u64 {
+    let before = Clock::now(clock);
+    drop(join(disk, clock, Backend::Paxos, id));
+    Clock::now(clock).saturating_since(before) / 1_000_000_000
+}
+
+#[test]
+fn by_paxos_joining_takes_seconds_after_a_clean_leave_and_below_a_minute_after_deaths() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let locks = join(&disk, &clock, Backend::Paxos, 1);
+    let slot = locks.me().slot;
+    block_on(locks.leave()).unwrap();
+    // The slot that was left is the first one that is free.
+    assert_eq!(joining_takes(&disk, &clock, 2), 7);
+    let next = join(&disk, &clock, Backend::Paxos, 3);
+    assert_eq!(next.me().slot, slot + 1);
+    drop(next);
+    for id in 4..10 {
+        joining_takes(&disk, &clock, id);
+    }
+    // Now every slot is a dead host's.
+    let seconds = joining_takes(&disk, &clock, 11);
+    assert!((20..60).contains(&seconds), "{seconds} s");
+}
+
+#[test]
+fn an_acquire_that_is_abandoned_and_done_again_is_not_undone_by_the_clean_up() {
+    let (disk, clock) = (FakeDisk::new(512, 10_000), FakeClock::default());
+    let locks = join(&disk, &clock, Backend::CompareAndWrite, 1);
+    // Four tries without an answer: the lock is in doubt, though the last one took effect.
+    disk.inject([Faults::LostReply; 4]);
+    assert!(block_on(locks.try_acquire(LOCK, Mode::Exclusive)).is_err());
+    assert_eq!(locks.holds(LOCK), None);
+    assert!(acquired(&locks, Mode::Exclusive));
+    block_on(locks.mend());
+    assert_eq!(locks.holds(LOCK), Some(Mode::Exclusive));
+    // Left in doubt it is released, and the next host can have it.
+    block_on(locks.release(LOCK)).unwrap();
+    disk.inject([Faults::LostReply; 4]);
+    assert!(block_on(locks.try_acquire(LOCK, Mode::Exclusive)).is_err());
+    block_on(locks.mend());
+    let other = join(&disk, &clock, Backend::CompareAndWrite, 2);
+    assert!(acquired(&other, Mode::Exclusive));
+}
+
+#[test]
+fn images_with_any_byte_changed_are_refused_and_none_panics() {
+    let record = crate::Record::unused(7).granted(
+        crate::Member {
+            slot: 1,
+            generation: 2,
+        },
+        Mode::Shared,
+        crate::Token::default(),
+    );
+    let sealed = record.encode();
+    for at in 0..crate::IMAGE_LEN {
+        let mut bytes = *sealed.as_bytes();
+        bytes[at] ^= 0x10;
+        let image = crate::Image::from_block(&bytes);
+        assert!(crate::Record::decode(&image, 7).is_err(), "byte {at}");
+        assert!(crate::Slot::decode(&image, 1, 7).is_err());
+    }
+    let mut state = 1_u64;
+    for _ in 0..100_000 {
+        // Valid checksums over nonsense, which a hostile host on the same disk can write.
+        let mut bytes = *sealed.as_bytes();
+        for _ in 0..8 {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            let at = (state >> 33) as usize % crate::CHECKSUM_AT;
+            bytes[at] = state.to_le_bytes()[5];
+        }
+        let image = crate::Image::sealed(bytes);
+        if let Ok(record) = crate::Record::decode(&image, 7) {
+            assert!(record.holders().count() <= 64);
+        }
+        let _ = crate::Slot::decode(&image, 1, 7).map(|slot| slot.name().len());
+    }
 }

@@ -93,6 +93,28 @@ fn s5_is_read_in_both_encodings() {
 }
 
 #[test]
+fn s5_may_stand_in_a_secondary_table() {
+    let mut memory = memory();
+    let mut put = |at: usize, data: &[u8]| memory.0[at..at + data.len()].copy_from_slice(data);
+    let mut fadt = vec![0; 96];
+    fadt[4..8].copy_from_slice(&0x4000_u32.to_le_bytes());
+    let tables = [0x2000_u32, 0x3000, 0x5000, 0x6000];
+    put(
+        0x1000,
+        &table(b"RSDT", tables.map(u32::to_le_bytes).as_flattened()),
+    );
+    put(0x3000, &table(b"FACP", &fadt));
+    put(0x4000, &table(b"DSDT", b"nothing about sleep"));
+    put(0x5000, &table(b"SSDT", b"nor here"));
+    put(
+        0x6000,
+        &table(b"SSDT", b"\x08_S5_\x12\x07\x02\x0a\x05\x0a\x07"),
+    );
+    let platform = Platform::read(&mut memory, None).unwrap();
+    assert_eq!(platform.power.s5, Some((5, 7)));
+}
+
+#[test]
 fn random_damage_never_panics_or_hangs() {
     let mut seed = 0x1234_5678_9abc_def1_u64;
     for _ in 0..2_000 {

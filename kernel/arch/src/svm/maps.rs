@@ -13,7 +13,7 @@ const MSR_FRAMES: usize = 2;
 
 /// The two maps.
 #[derive(Clone, Copy, Debug)]
-pub struct PermissionMaps {
+pub(crate) struct PermissionMaps {
     msr: Hpa,
     io: Hpa,
 }
@@ -56,14 +56,14 @@ fn cpu_checks_addresses() -> bool {
 
 impl PermissionMaps {
     /// Frames in a row that [`Self::new`] needs.
-    pub const FRAMES: u32 = (IO_FRAMES + MSR_FRAMES) as u32;
+    pub(crate) const FRAMES: u32 = (IO_FRAMES + MSR_FRAMES) as u32;
 
     /// Makes the maps in [`Self::FRAMES`] frames from `first` on.
     ///
     /// # Safety
     /// The frames are the maps' for good.
     #[must_use]
-    pub unsafe fn new(first: Hfn) -> Self {
+    pub(crate) unsafe fn new(first: Hfn) -> Self {
         // SAFETY: the caller lends the frames for good; any bytes are valid for the type.
         let all: &mut [u8; (IO_FRAMES + MSR_FRAMES) * 4096] = unsafe { frame_as(first) };
         all.fill(0xff);
@@ -87,13 +87,13 @@ impl PermissionMaps {
 
     /// Returns the address of the MSR map.
     #[must_use]
-    pub fn msr(&self) -> Hpa {
+    pub(crate) fn msr(&self) -> Hpa {
         self.msr
     }
 
     /// Returns the address of the I/O map.
     #[must_use]
-    pub fn io(&self) -> Hpa {
+    pub(crate) fn io(&self) -> Hpa {
         self.io
     }
 }

@@ -1,21 +1,23 @@
-//! AMD SVM: turning it on, permission maps, nested tables and the world switch (APM vol. 2, chapter 15).
+//! AMD SVM: turning it on, permission maps and the world switch (APM vol. 2, chapter 15).
 
-mod asid;
+mod backend;
+mod exit;
 mod maps;
-mod npt;
+mod nmi;
 mod vcpu;
 
-pub(crate) use asid::AsidSource;
-pub use maps::PermissionMaps;
-pub use npt::{Access, Mapping, NestedTable, NestedView, PageSize};
-pub use vcpu::{Gpr, Vcpu};
+pub(crate) use maps::PermissionMaps;
+pub(crate) use vcpu::Vcpu;
 
 use crate::cpu::{self, cpuid};
 use crate::percpu;
 use addr::Hfn;
+use alloc::format;
+use alloc::string::String;
 use core::arch::asm;
 use spec::msr::Msr;
 use spec::x86::Efer;
+use spin::Once;
 
 /// What this CPU's SVM offers beyond the base (CPUID 8000_000Ah).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,18 @@ impl Features {
         !self.emulated
     }
 
+    /// Returns true where one guest's translations can be flushed.
+    #[must_use]
+    pub fn flush_by_asid(self) -> bool {
+        self.bits & 1 << 6 != 0
+    }
+
+    /// Returns true where interrupts are given to the guest by V_IRQ: QEMU's VMRUN may deliver an interrupt that EVENTINJ
+    /// injects once more, if an exit is requested at that moment.
+    pub(crate) fn injects_by_virq(self) -> bool {
+        self.emulated
+    }
+
     /// Returns true where the PAUSE intercept can be filtered.
     #[must_use]
     pub fn pause_filter(self) -> bool {
@@ -75,11 +89,14 @@ impl core::fmt::Display for Unsupported {
     }
 }
 
+static FEATURES: Once<Features> = Once::new();
+static MAPS: Once<PermissionMaps> = Once::new();
+
 /// Tells whether virtual machines can run here.
 ///
 /// # Errors
 /// [`Unsupported`], with the reason in words.
-pub fn probe() -> Result<Features, Unsupported> {
+pub(crate) fn probe() -> Result<(), Unsupported> {
     const VM_CR_SVMDIS: u64 = 1 << 4;
     if cpuid(0x8000_0000, 0).eax < 0x8000_000a || cpuid(0x8000_0001, 0).ecx & 1 << 2 == 0 {
         return Err(Unsupported::NoSvm);
@@ -94,10 +111,54 @@ pub fn probe() -> Result<Features, Unsupported> {
         emulated: is_tcg(),
     };
     if features.bits & 1 == 0 {
-        Err(Unsupported::NoNestedPaging)
-    } else {
-        Ok(features)
+        return Err(Unsupported::NoNestedPaging);
     }
+    FEATURES.call_once(|| features);
+    Ok(())
+}
+
+/// # Panics
+/// Before a good [`probe`].
+fn features() -> Features {
+    *FEATURES.get().expect("SVM is probed before it is used")
+}
+
+/// # Panics
+/// Before [`prepare`].
+fn maps() -> &'static PermissionMaps {
+    MAPS.get().expect("the maps are made at start-up")
+}
+
+/// Makes the permission maps in [`PermissionMaps::FRAMES`] frames from `first` on.
+///
+/// # Safety
+/// The frames are lent for good.
+pub(crate) unsafe fn prepare(first: Hfn) {
+    // SAFETY: the caller's promise.
+    MAPS.call_once(|| unsafe { PermissionMaps::new(first) });
+}
+
+/// Says what there is.
+pub(crate) fn describe() -> String {
+    const NAMES: [(u32, &str); 8] = [
+        (2, "SVM lock"),
+        (3, "next-RIP"),
+        (5, "clean bits"),
+        (6, "flush by ASID"),
+        (7, "decode assists"),
+        (10, "PAUSE filter"),
+        (13, "AVIC"),
+        (16, "virtual GIF"),
+    ];
+    let features = features();
+    let mut text = format!("AMD SVM, nested paging, {} ASIDs", features.asids);
+    for (bit, name) in NAMES {
+        if features.bits & 1 << bit != 0 {
+            text.push_str(", ");
+            text.push_str(name);
+        }
+    }
+    text
 }
 
 /// Tells whether the CPU is QEMU's TCG, by the signature in its hypervisor leaf.
@@ -112,7 +173,7 @@ fn is_tcg() -> bool {
 ///
 /// # Safety
 /// The two frames belong to this CPU from now on.
-pub unsafe fn enable(save_area: Hfn, host_state: Hfn) {
+pub(crate) unsafe fn enable(save_area: Hfn, host_state: Hfn) {
     // SAFETY: SVM was probed, so EFER.SVME may be set.
     unsafe { cpu::wrmsr(Msr::EFER, (cpu::efer() | Efer::SVME).bits()) };
     // SAFETY: the register exists with SVM; the frame is ours to give.
@@ -121,27 +182,5 @@ pub unsafe fn enable(save_area: Hfn, host_state: Hfn) {
     // SAFETY: SVM is on and the frame is a whole page that belongs to this CPU.
     unsafe {
         asm!("vmsave rax", in("rax") host_state.start().as_u64(), options(nostack, preserves_flags))
-    };
-}
-
-/// Returns DR0 to DR3, which VMRUN does not switch.
-#[must_use]
-pub fn debug_registers() -> [u64; 4] {
-    let (a, b, c, d): (u64, u64, u64, u64);
-    // SAFETY: reading debug registers at CPL 0 with DR7.GD clear has no side effect.
-    unsafe {
-        asm!("mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3", out(reg) a, out(reg) b, out(reg) c,
-            out(reg) d, options(nomem, nostack, preserves_flags));
-    };
-    [a, b, c, d]
-}
-
-/// Loads DR0 to DR3. The host never enables them: DR7 is cleared by every #VMEXIT.
-pub fn load_debug_registers(values: &[u64; 4]) {
-    let [a, b, c, d] = *values;
-    // SAFETY: addresses alone do nothing while DR7 enables none of them.
-    unsafe {
-        asm!("mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}", in(reg) a, in(reg) b, in(reg) c, in(reg) d,
-            options(nomem, nostack, preserves_flags));
     };
 }

@@ -1,42 +1,23 @@
 //! One virtual CPU on SVM: its VMCB, the registers that VMRUN does not switch, and the world switch itself.
 //!
 //! The switch moves the general registers, xmm0-15 and MXCSR on every entry and exit, because the host's Rust code uses
-//! them; everything else of the extended state moves only between vCPUs (`fpu`). What an exit means is not decided here.
+//! them; everything else of the extended state moves only between vCPUs (`fpu`). What others see of a vCPU is in
+//! `backend`, NMIs in `nmi`.
 
+use crate::nested::NestedTable;
 use crate::percpu;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
-use crate::svm::asid::Asid;
-use crate::svm::{Features, NestedTable, PermissionMaps};
+use crate::svm::nmi::NmiService;
+use crate::svm::{Features, features, maps};
+use crate::tag::Tag;
+use crate::virt::NewVcpu;
 use addr::Hfn;
+use api::backend::{VcpuBackend, VcpuState};
 use core::arch::asm;
 use core::mem::offset_of;
-use spec::svm::{
-    ExitCode, Intercept1, Intercept2, TlbControl, VirtualInterrupt, Vmcb, VmcbSegment,
-};
-use spec::x86::{Cr0, Efer, Exception};
-
-/// A general register, by its number in instruction encodings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gpr(pub u8);
-
-impl Gpr {
-    /// RAX.
-    pub const RAX: Self = Self(0);
-    /// RCX.
-    pub const RCX: Self = Self(1);
-    /// RDX.
-    pub const RDX: Self = Self(2);
-    /// RBX.
-    pub const RBX: Self = Self(3);
-    /// RSP.
-    pub const RSP: Self = Self(4);
-    /// RBP.
-    pub const RBP: Self = Self(5);
-    /// RSI.
-    pub const RSI: Self = Self(6);
-    /// RDI.
-    pub const RDI: Self = Self(7);
-}
+use spec::event::Event;
+use spec::svm::{Intercept1, Intercept2, TlbControl, VirtualInterrupt, Vmcb};
+use spec::x86::Exception;
 
 /// The CR4-write bit of the CR intercepts.
 const CR4_WRITE: u32 = 1 << 20;
@@ -44,52 +25,126 @@ const CR4_WRITE: u32 = 1 << 20;
 /// One virtual CPU.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub struct Vcpu {
+pub(crate) struct Vcpu {
     /// xmm0 to xmm15 while the host runs.
-    xmm: [u128; 16],
+    pub(super) xmm: [u128; 16],
     /// General registers by number; RAX and RSP live in the VMCB.
-    gprs: [u64; 16],
+    pub(super) gprs: [u64; 16],
     vmcb_address: u64,
     /// Physical address of this CPU's VMLOAD state.
     host_state: u64,
     mxcsr: u32,
-    vmcb: &'static mut Vmcb,
+    pub(super) vmcb: &'static mut Vmcb,
     frame: Hfn,
     /// Gives the VMCB's frame back.
     free: fn(Hfn),
-    /// ASIDs that a CPU has, the host's included.
-    asids: u32,
-    asid: Asid,
-    flush_wanted: bool,
+    pub(super) features: Features,
+    asid: Tag,
+    pub(super) flush_wanted: bool,
+    /// Vector of the interrupt that waits as V_IRQ, where EVENTINJ is not to be used for interrupts.
+    pub(super) virtual_irq: Option<u8>,
+    pub(super) nmi: NmiService,
+    /// What was in DR0 to DR3 when the vCPU last left a CPU.
+    pub(super) debug_registers: [u64; 4],
+    /// The vCPU stays on a CPU, which holds them now.
+    pub(super) loaded: bool,
 }
 
 impl Vcpu {
-    /// Makes a vCPU in the state after reset, with a frame of `F`, which it gives back when it is dropped. `None` without
-    /// a free frame.
-    #[must_use]
-    pub fn new<F: FrameSource + Default>(
-        features: Features,
-        maps: &PermissionMaps,
-        nested: &NestedTable,
-    ) -> Option<Self> {
+    /// Prepares for entries on this CPU; call whenever the vCPU may have moved or another one ran.
+    pub(super) fn settle_on_cpu(&mut self) {
+        let cpu = percpu::current();
+        self.host_state = cpu.host_vmcb.get();
+        if self
+            .asid
+            .settle(cpu.index(), &cpu.tags, self.features.asids)
+        {
+            self.vmcb.control.asid = self.asid.number();
+            self.flush_wanted = true;
+        }
+    }
+
+    /// Runs the guest until it exits, see [`VcpuBackend::enter`]. [`Self::settle_on_cpu`] must have run since the vCPU
+    /// came to this CPU.
+    #[inline(always)]
+    pub(super) fn run(&mut self) -> bool {
+        if self.flush_wanted {
+            self.flush_wanted = false;
+            let flush = if self.features.flush_by_asid() {
+                TlbControl::FLUSH_ASID
+            } else {
+                TlbControl::FLUSH_ALL
+            };
+            self.vmcb.control.tlb_control = flush.0;
+        }
+        // SAFETY: SVM is on (`svm::enable` set the per-CPU host state), the VMCB was made by `new` with maps and tables
+        // that outlive it, and intercepts are such that the guest cannot leave its nested tables.
+        let ran = unsafe { switch_worlds(self) };
+        if ran {
+            self.vmcb.control.tlb_control = TlbControl::NONE.0;
+            self.vmcb.control.event_injection = 0;
+            if self.virtual_irq.is_some() {
+                self.settle_virtual_irq();
+            }
+        }
+        ran
+    }
+
+    /// Finds out whether the interrupt that waited as V_IRQ was taken; if not, makes it look like an event whose
+    /// delivery the exit interrupted.
+    #[cold]
+    fn settle_virtual_irq(&mut self) {
+        let control = &mut self.vmcb.control;
+        let waits = control.virtual_interrupt & VirtualInterrupt::V_IRQ.bits() != 0;
+        let interrupted = Event(control.exit_int_info).is_valid();
+        if let Some(vector) = self.virtual_irq.take()
+            && waits
+            && !interrupted
+        {
+            control.exit_int_info = Event::interrupt(vector).0;
+        }
+        let used = VirtualInterrupt::V_IRQ | VirtualInterrupt::V_IGN_TPR;
+        control.virtual_interrupt &= !used.bits();
+    }
+}
+
+fn base_intercepts1() -> Intercept1 {
+    Intercept1::INTR
+        | Intercept1::NMI
+        | Intercept1::SMI
+        | Intercept1::INIT
+        | Intercept1::RDPMC
+        | Intercept1::CPUID
+        | Intercept1::RSM
+        | Intercept1::INVD
+        | Intercept1::HLT
+        | Intercept1::INVLPGA
+        | Intercept1::IOIO
+        | Intercept1::MSR
+        | Intercept1::FERR_FREEZE
+        | Intercept1::SHUTDOWN
+}
+
+impl NewVcpu for Vcpu {
+    fn new<F: FrameSource + Default>(nested: &NestedTable) -> Option<Self> {
         let frame = F::default().alloc()?;
         // SAFETY: the frame was just given to us alone.
         unsafe { zero_frame(frame) };
         // SAFETY: all zeroes is a valid `Vmcb`, and the frame stays ours until `drop`, which ends the reference too.
         let vmcb: &'static mut Vmcb = unsafe { frame_as(frame) };
-        vmcb.control.msrpm_base = maps.msr().as_u64();
-        vmcb.control.iopm_base = maps.io().as_u64();
+        vmcb.control.msrpm_base = maps().msr().as_u64();
+        vmcb.control.iopm_base = maps().io().as_u64();
         vmcb.control.nested_cr3 = nested.root().as_u64();
         vmcb.control.nested_control = 1;
         vmcb.control.virtual_interrupt = VirtualInterrupt::V_INTR_MASKING.bits();
-        vmcb.control.intercept1 = Self::base_intercepts1().bits();
+        vmcb.control.intercept1 = base_intercepts1().bits();
         vmcb.control.intercept2 =
             (Intercept2::all() - Intercept2::RDTSCP - Intercept2::ICEBP).bits();
         // What CPUID hides must not be turned on, and not every implementation refuses reserved bits.
         vmcb.control.intercept_cr = CR4_WRITE;
         vmcb.control.intercept_exceptions =
             1 << Exception::AC.0 | 1 << Exception::DB.0 | 1 << Exception::MC.0;
-        if features.pause_filter() {
+        if features().pause_filter() {
             vmcb.control.intercept1 |= Intercept1::PAUSE.bits();
             vmcb.control.pause_filter_count = 3000;
         }
@@ -102,160 +157,16 @@ impl Vcpu {
             vmcb,
             frame,
             free: |frame| F::default().free(frame),
-            asids: features.asids,
-            asid: Asid::NONE,
+            features: features(),
+            asid: Tag::NONE,
             flush_wanted: true,
+            virtual_irq: None,
+            nmi: NmiService::default(),
+            debug_registers: [0; 4],
+            loaded: false,
         };
-        this.reset();
+        this.set_state(&VcpuState::after_init());
         Some(this)
-    }
-
-    /// Sets the state after reset or INIT (APM vol. 2, table 14-1).
-    pub fn reset(&mut self) {
-        self.gprs = [0; 16];
-        self.gprs[Gpr::RDX.0 as usize] = 0x600;
-        let segment = |selector, base, attributes| VmcbSegment {
-            selector,
-            attributes,
-            limit: 0xffff,
-            base,
-        };
-        let data = segment(0, 0, 0x93);
-        let s = &mut self.vmcb.state;
-        s.cs = segment(0xf000, 0xffff_0000, 0x9b);
-        (s.ds, s.es, s.fs, s.gs, s.ss) = (data, data, data, data, data);
-        s.gdtr = segment(0, 0, 0);
-        s.idtr = segment(0, 0, 0);
-        s.ldtr = segment(0, 0, 0x82);
-        s.tr = segment(0, 0, 0x8b);
-        s.cpl = 0;
-        s.efer = Efer::SVME.bits();
-        s.cr0 = (Cr0::ET | Cr0::CD | Cr0::NW).bits();
-        (s.cr2, s.cr3, s.cr4) = (0, 0, 0);
-        (s.dr6, s.dr7) = (0xffff_0ff0, 0x400);
-        s.rflags = 2;
-        s.rip = 0xfff0;
-        (s.rax, s.rsp) = (0, 0);
-        s.pat = 0x0007_0406_0007_0406;
-        let c = &mut self.vmcb.control;
-        (c.event_injection, c.interrupt_state, c.exit_int_info) = (0, 0, 0);
-        self.flush_wanted = true;
-    }
-
-    fn base_intercepts1() -> Intercept1 {
-        Intercept1::INTR
-            | Intercept1::NMI
-            | Intercept1::SMI
-            | Intercept1::INIT
-            | Intercept1::RDPMC
-            | Intercept1::CPUID
-            | Intercept1::RSM
-            | Intercept1::INVD
-            | Intercept1::HLT
-            | Intercept1::INVLPGA
-            | Intercept1::IOIO
-            | Intercept1::MSR
-            | Intercept1::FERR_FREEZE
-            | Intercept1::SHUTDOWN
-    }
-
-    /// Returns a general register.
-    #[must_use]
-    #[inline]
-    pub fn gpr(&self, register: Gpr) -> u64 {
-        match register {
-            Gpr::RAX => self.vmcb.state.rax,
-            Gpr::RSP => self.vmcb.state.rsp,
-            Gpr(n) => self.gprs[n as usize & 15],
-        }
-    }
-
-    /// Sets a general register.
-    #[inline]
-    pub fn set_gpr(&mut self, register: Gpr, value: u64) {
-        match register {
-            Gpr::RAX => self.vmcb.state.rax = value,
-            Gpr::RSP => self.vmcb.state.rsp = value,
-            Gpr(n) => self.gprs[n as usize & 15] = value,
-        }
-    }
-
-    /// Returns the general registers by number; those of RAX and RSP are stale, the VMCB has them.
-    #[must_use]
-    #[inline]
-    pub fn gprs(&self) -> &[u64; 16] {
-        &self.gprs
-    }
-
-    /// Sets the general registers but RAX and RSP, which the VMCB has.
-    #[inline]
-    pub fn set_gprs(&mut self, values: &[u64; 16]) {
-        self.gprs = *values;
-    }
-
-    /// Returns an xmm register (0 to 15).
-    #[must_use]
-    pub fn xmm(&self, index: u8) -> u128 {
-        self.xmm[index as usize & 15]
-    }
-
-    /// Sets an xmm register (0 to 15).
-    pub fn set_xmm(&mut self, index: u8, value: u128) {
-        self.xmm[index as usize & 15] = value;
-    }
-
-    /// Returns the VMCB, which the CPU touches only inside [`Self::enter`].
-    #[must_use]
-    #[inline]
-    pub fn vmcb(&self) -> &Vmcb {
-        self.vmcb
-    }
-
-    /// Returns the VMCB for changes.
-    #[inline]
-    pub fn vmcb_mut(&mut self) -> &mut Vmcb {
-        self.vmcb
-    }
-
-    /// Returns why the guest stopped.
-    #[must_use]
-    #[inline]
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode(self.vmcb.control.exit_code)
-    }
-
-    /// Drops this vCPU's translations before the next entry.
-    pub fn flush_tlb(&mut self) {
-        self.flush_wanted = true;
-    }
-
-    /// Prepares for entries on this CPU; call whenever the vCPU may have moved or another one ran.
-    pub fn settle_on_cpu(&mut self) {
-        let cpu = percpu::current();
-        self.host_state = cpu.host_vmcb.get();
-        if self.asid.settle(cpu.index(), &cpu.asids, self.asids) {
-            self.vmcb.control.asid = self.asid.number();
-            self.flush_wanted = true;
-        }
-    }
-
-    /// Runs the guest until it exits. False when this CPU needs attention instead and the guest did not run.
-    /// [`Self::settle_on_cpu`] must have run since the vCPU came to this CPU.
-    #[inline(always)]
-    pub fn enter(&mut self) -> bool {
-        if self.flush_wanted {
-            self.flush_wanted = false;
-            // Flush-by-ASID where offered is an optimisation that this path, rare as it is, does not need.
-            self.vmcb.control.tlb_control = TlbControl::FLUSH_ALL.0;
-        }
-        // SAFETY: SVM is on (`svm::enable` set the per-CPU host state), the VMCB was made by `new` with maps and tables
-        // that outlive it, and intercepts are such that the guest cannot leave its nested tables.
-        let ran = unsafe { switch_worlds(self) };
-        if ran {
-            self.vmcb.control.tlb_control = TlbControl::NONE.0;
-            self.vmcb.control.event_injection = 0;
-        }
-        ran
     }
 }
 

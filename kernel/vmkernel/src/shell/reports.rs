@@ -2,7 +2,7 @@
 
 use crate::vm::inventory::{self, Record};
 use crate::vm::vcpu::EXIT_REASONS;
-use crate::{cpus, exec, heap, log, memory, startup, timer};
+use crate::{exec, heap, log, memory, startup, timer};
 use addr::PAGE_SIZE;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -114,7 +114,6 @@ pub(super) fn host() -> HostInfo {
             r.iter().filter(|record| record.running.is_some()).count(),
         )
     });
-    let features = cpus::features();
     HostInfo {
         version: env!("CARGO_PKG_VERSION").to_string(),
         boot_protocol: startup::boot_protocol().to_string(),
@@ -122,10 +121,7 @@ pub(super) fn host() -> HostInfo {
         cpus_online: arch::percpu::online(),
         cpus_present: startup::platform().processors.len() as u32,
         tsc_hz: timer::clock().tsc_hz(),
-        virtualization: format!(
-            "AMD SVM, nested paging, {} ASIDs, features {:#x}",
-            features.asids, features.bits
-        ),
+        virtualization: arch::virt::describe(),
         memory_total_bytes: stats.total * PAGE_SIZE,
         memory_free_bytes: stats.free * PAGE_SIZE,
         uptime_ns: timer::host_nanos(),

@@ -2,12 +2,14 @@
 
 use super::{attach, interrupted_within, print, reports};
 use crate::power;
+use crate::storage;
 use crate::vm::inventory;
 use crate::vm::machine::StopReason;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
-use control::{Request, Response, Setting, Style, TopOptions, VmAction, render};
+use api::block::{BlockDevice, Buffer};
+use control::{BlockContent, Request, Response, Setting, Style, TopOptions, VmAction, render};
 
 /// Most time that a kill waits for the VM's end. Its vCPUs notice at once, unless their CPUs are very busy.
 const KILL_NANOS_MAX: u64 = 5_000_000_000;
@@ -29,6 +31,8 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
         Request::HostInfo => Response::Host(reports::host()),
         Request::HostCpus => Response::Cpus(reports::cpus()),
+        Request::StorageList => Response::Devices(storage::report()),
+        Request::StorageRead { device, block } => read_block(&device, block).await?,
         Request::HostMemory => Response::Memory(reports::memory()),
         Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
         Request::HostTop(options) => return top(options, style).await,
@@ -81,6 +85,18 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
             done("deleted")
         }
     }
+}
+
+async fn read_block(name: &str, block: u64) -> Result<Response, String> {
+    let device = storage::device(name)?;
+    let buffer = Buffer::zeroed(device.geometry().logical_block as usize);
+    let (buffer, result) = device.read(block, buffer).await;
+    result.map_err(|error| format!("block {block} of {name}: {error}"))?;
+    Ok(Response::Block(BlockContent {
+        device: String::from(name),
+        block,
+        bytes: buffer.to_vec(),
+    }))
 }
 
 fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {

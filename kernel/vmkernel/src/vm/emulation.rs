@@ -1,21 +1,20 @@
 //! Instructions that the CPU does not finish for us: memory-mapped devices, string port I/O, CR8 writes. The emulator
-//! is the crate `emulate`; here is its view of a vCPU: registers in and out of the VMCB, memory, devices, the APIC.
+//! is the crate `emulate`; here is its view of a vCPU: registers in and out, memory, devices, the APIC.
 
 use crate::vm::machine::VmShared;
 use crate::vm::ram::FrameCache;
 use crate::vm::vcpu::{Clocks, Flow, VcpuWorld};
 use addr::Gpa;
 use alloc::format;
-use api::cpu::{DescriptorTable, Segment, SegmentAttributes};
+use api::backend::{Gpr, MemoryFault, VcpuBackend};
+use api::cpu::segment;
 use api::device::Width;
 use api::memory::{GuestMemory, MemoryError};
-use arch::svm::{Gpr, Vcpu};
 use devices::lapic::{ApicOutcome, LocalApic};
 use emulate::{
     Config, Emulator, Environment, Exception, Hint, Outcome, Registers, SystemTables, Unavailable,
 };
-use spec::svm::{NestedFault, VmcbSegment};
-use spec::x86::{Efer, Exception as Vector};
+use spec::x86::Exception as Vector;
 use vcpu::control::{Changed, Control};
 use vcpu::cpuid::Capabilities;
 
@@ -26,6 +25,8 @@ pub(super) struct Emulation {
     /// The registers of the instruction at hand; they stand here so that they are never copied as a whole.
     registers: Registers,
     pub(super) frames: FrameCache,
+    /// The instruction at hand wrote a control register.
+    control_written: bool,
 }
 
 impl Emulation {
@@ -37,6 +38,7 @@ impl Emulation {
             }),
             registers: Registers::default(),
             frames: FrameCache::new(),
+            control_written: false,
         }
     }
 
@@ -47,9 +49,9 @@ impl Emulation {
 }
 
 /// What the emulator sees of the vCPU besides its registers.
-struct View<'a> {
+struct View<'a, B> {
     vm: &'a VmShared,
-    cpu: &'a mut Vcpu,
+    cpu: &'a mut B,
     lapic: &'a mut LocalApic,
     capabilities: &'a Capabilities,
     frames: &'a mut FrameCache,
@@ -57,9 +59,10 @@ struct View<'a> {
     apic_page: Option<Gpa>,
     outcome: Option<ApicOutcome>,
     flush: bool,
+    control_written: bool,
 }
 
-impl View<'_> {
+impl<B: VcpuBackend> View<'_, B> {
     fn is_apic(&self, gpa: Gpa) -> bool {
         self.apic_page
             .is_some_and(|page| page.frame() == gpa.frame())
@@ -131,7 +134,7 @@ fn host_is_out<T>(result: Result<T, MemoryError>) -> Result<Option<T>, Unavailab
     }
 }
 
-impl Environment for View<'_> {
+impl<B: VcpuBackend> Environment for View<'_, B> {
     fn read_phys(&mut self, gpa: Gpa, buf: &mut [u8]) -> Result<(), Unavailable> {
         if host_is_out(self.vm.ram.read(gpa, buf))?.is_none() {
             self.read_device(gpa, buf);
@@ -211,25 +214,19 @@ impl Environment for View<'_> {
     }
 
     fn tables(&mut self) -> SystemTables {
-        let s = &self.cpu.vmcb().state;
-        let table = |t: &VmcbSegment| DescriptorTable {
-            base: t.base,
-            limit: t.limit as u16,
-        };
         SystemTables {
-            gdtr: table(&s.gdtr),
-            idtr: table(&s.idtr),
-            ldtr: segment_in(&s.ldtr),
-            tr: segment_in(&s.tr),
+            gdtr: self.cpu.gdtr(),
+            idtr: self.cpu.idtr(),
+            ldtr: self.cpu.ldtr(),
+            tr: self.cpu.tr(),
         }
     }
 
     fn set_tables(&mut self, tables: &SystemTables) {
-        let s = &mut self.cpu.vmcb_mut().state;
-        (s.gdtr.base, s.gdtr.limit) = (tables.gdtr.base, u32::from(tables.gdtr.limit));
-        (s.idtr.base, s.idtr.limit) = (tables.idtr.base, u32::from(tables.idtr.limit));
-        s.ldtr = segment_out(&tables.ldtr);
-        s.tr = segment_out(&tables.tr);
+        self.cpu.set_gdtr(tables.gdtr);
+        self.cpu.set_idtr(tables.idtr);
+        self.cpu.set_ldtr(&tables.ldtr);
+        self.cpu.set_tr(&tables.tr);
     }
 
     fn cr8(&mut self) -> u64 {
@@ -244,7 +241,7 @@ impl Environment for View<'_> {
     ) -> Result<(), Exception> {
         let gp = |_| Exception::general_protection(0);
         let control = Self::control(registers);
-        let cs = registers.segments[api::cpu::segment::CS].attributes;
+        let cs = registers.segments[segment::CS].attributes;
         let changed: Changed = match number {
             0 => control.write_cr0(value, cs).map_err(gp)?,
             3 => control.write_cr3(value, self.capabilities).map_err(gp)?,
@@ -259,106 +256,63 @@ impl Environment for View<'_> {
         (registers.cr0, registers.cr3, registers.cr4, registers.efer) =
             (c.cr0, c.cr3, c.cr4, c.efer);
         self.flush |= changed.flush;
+        self.control_written = true;
         Ok(())
     }
 
     fn debug(&mut self, number: u8) -> u64 {
-        match number {
-            6 => self.cpu.vmcb().state.dr6,
-            7 => self.cpu.vmcb().state.dr7,
-            n => arch::svm::debug_registers()[usize::from(n & 3)],
-        }
+        self.cpu.debug(number)
     }
 
     fn set_debug(&mut self, number: u8, value: u64) {
-        match number {
-            6 => self.cpu.vmcb_mut().state.dr6 = value,
-            7 => self.cpu.vmcb_mut().state.dr7 = value,
-            n => {
-                let mut all = arch::svm::debug_registers();
-                all[usize::from(n & 3)] = value;
-                arch::svm::load_debug_registers(&all);
-            }
-        }
+        self.cpu.set_debug(number, value);
     }
 }
 
-fn segment_in(s: &VmcbSegment) -> Segment {
-    Segment {
-        selector: s.selector,
-        attributes: SegmentAttributes(s.attributes),
-        limit: s.limit,
-        base: s.base,
-    }
-}
-
-fn segment_out(s: &Segment) -> VmcbSegment {
-    VmcbSegment {
-        selector: s.selector,
-        attributes: s.attributes.0,
-        limit: s.limit,
-        base: s.base,
-    }
-}
-
-/// Fetches the registers out of the VMCB, field by field into their place.
+/// Fetches the registers, field by field into their place.
 #[inline]
-fn fetch_registers(cpu: &Vcpu, r: &mut Registers) {
-    let s = &cpu.vmcb().state;
-    r.gpr = *cpu.gprs();
-    [r.gpr[0], r.gpr[4]] = [s.rax, s.rsp];
-    (r.rip, r.rflags) = (s.rip, s.rflags);
-    r.segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs].map(segment_in);
-    (r.cr0, r.cr2, r.cr3, r.cr4) = (s.cr0, s.cr2, s.cr3, s.cr4);
-    r.efer = s.efer & !Efer::SVME.bits();
-    r.cpl = s.cpl;
-    r.interrupt_shadow = cpu.vmcb().control.interrupt_state & 1 != 0;
+fn fetch_registers<B: VcpuBackend>(cpu: &B, r: &mut Registers) {
+    cpu.read_gprs(&mut r.gpr);
+    (r.rip, r.rflags) = (cpu.rip(), cpu.rflags());
+    for (index, slot) in r.segments.iter_mut().enumerate() {
+        *slot = cpu.segment(index);
+    }
+    (r.cr0, r.cr2, r.cr3, r.cr4) = (cpu.cr0(), cpu.cr2(), cpu.cr3(), cpu.cr4());
+    r.efer = cpu.efer();
+    r.cpl = cpu.cpl();
+    r.interrupt_shadow = cpu.in_shadow();
 }
 
 /// Puts the registers back.
 #[inline]
-fn store_registers(cpu: &mut Vcpu, r: &Registers) {
+fn store_registers<B: VcpuBackend>(cpu: &mut B, r: &Registers) {
     cpu.set_gprs(&r.gpr);
-    let vmcb = cpu.vmcb_mut();
-    vmcb.control.interrupt_state = u64::from(r.interrupt_shadow);
-    let s = &mut vmcb.state;
-    (s.rax, s.rsp) = (r.gpr[0], r.gpr[4]);
-    (s.rip, s.rflags) = (r.rip, r.rflags);
-    (s.cr0, s.cr2, s.cr3, s.cr4) = (r.cr0, r.cr2, r.cr3, r.cr4);
-    s.efer = r.efer | Efer::SVME.bits();
-    s.cpl = r.cpl;
-    let segments = [
-        &mut s.es, &mut s.cs, &mut s.ss, &mut s.ds, &mut s.fs, &mut s.gs,
-    ];
-    for (old, new) in segments.into_iter().zip(&r.segments) {
-        *old = segment_out(new);
+    cpu.set_shadow(r.interrupt_shadow);
+    cpu.set_rip(r.rip);
+    cpu.set_rflags(r.rflags);
+    cpu.set_control(r.cr0, r.cr3, r.cr4, r.efer);
+    for (index, segment) in r.segments.iter().enumerate() {
+        cpu.set_segment(index, segment);
     }
+    cpu.set_cpl(r.cpl);
 }
 
-impl VcpuWorld {
-    /// Emulates the instruction at RIP; `gpa` is the guest-physical address of its operand, as an exit reported it.
-    pub(super) fn emulate(&mut self, gpa: Option<Gpa>) -> Flow {
+impl<B: VcpuBackend> VcpuWorld<B> {
+    /// Emulates the instruction at RIP; `fault` is its access, as an exit reported it.
+    pub(super) fn emulate(&mut self, fault: Option<MemoryFault>) -> Flow {
         if self.pending_event.is_valid() {
             return self.stop("an event's delivery touched a device or missing memory");
         }
         self.sync_tpr();
         self.has_work = true;
-        let info = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
-        let control = &self.cpu.vmcb().control;
-        // Only CPUs with decode assists fill these; a copy, because the VMCB is written below.
-        let (fetched, fetched_bytes) = match usize::from(control.fetched_count.min(15)) {
-            0 => (0, [0; 15]),
-            len => (len, control.fetched_bytes),
-        };
-        let bytes = if gpa.is_some() {
-            &fetched_bytes[..fetched]
-        } else {
-            &[][..]
+        let (fetched, len) = match fault {
+            Some(_) => self.cpu.fetched(),
+            None => ([0; 15], 0),
         };
         let hint = Hint {
-            gpa,
-            is_write: info.contains(NestedFault::WRITE),
-            bytes,
+            gpa: fault.map(|f| f.gpa),
+            is_write: fault.is_some_and(|f| f.is_write),
+            bytes: &fetched[..len.min(15)],
         };
         let outcome =
             self.with_emulator(|emulator, view, registers| emulator.run(view, registers, &hint));
@@ -370,13 +324,14 @@ impl VcpuWorld {
     #[inline]
     fn with_emulator<T>(
         &mut self,
-        body: impl FnOnce(&mut Emulator, &mut View<'_>, &mut Registers) -> T,
+        body: impl FnOnce(&mut Emulator, &mut View<'_, B>, &mut Registers) -> T,
     ) -> T {
         let clock = self.clocks();
         let Emulation {
             emulator,
             registers,
             frames,
+            control_written,
         } = &mut self.emulation;
         fetch_registers(&self.cpu, registers);
         let mut view = View {
@@ -389,9 +344,11 @@ impl VcpuWorld {
             clock,
             outcome: None,
             flush: false,
+            control_written: false,
         };
         let result = body(emulator, &mut view, registers);
         let (apic, flush) = (view.outcome.take(), view.flush);
+        *control_written = view.control_written;
         if flush {
             self.cpu.flush_tlb();
         }
@@ -427,14 +384,17 @@ impl VcpuWorld {
         match outcome {
             Outcome::Done { single_step } => {
                 store_registers(&mut self.cpu, registers);
-                if single_step {
-                    self.single_step();
+                if self.emulation.control_written && self.cpu.wants_pae_entries() {
+                    self.load_pae_entries();
+                }
+                if single_step && self.cpu.end_step() {
+                    self.raise(Vector::DB, None);
                 }
             }
             Outcome::Exception(exception) => {
                 store_registers(&mut self.cpu, registers);
                 if let Some(address) = exception.cr2 {
-                    self.cpu.vmcb_mut().state.cr2 = address;
+                    self.cpu.set_cr2(address);
                 }
                 self.raise(Vector(exception.vector), exception.error_code);
             }
@@ -454,11 +414,24 @@ impl VcpuWorld {
         self.after_device()
     }
 
-    /// Returns the RIP behind the intercepted instruction: from the CPU where it tells, else by decoding.
-    pub(super) fn next_rip(&mut self) -> Option<u64> {
-        if crate::cpus::features().next_rip() {
-            return Some(self.cpu.vmcb().control.next_rip);
+    /// Hands over the page-directory-pointer table that a CPU without long mode reads when CR3 is loaded. Where there is
+    /// no memory, nothing is mapped.
+    #[cold]
+    fn load_pae_entries(&mut self) {
+        let mut bytes = [0; 32];
+        let at = Gpa::new_truncate(self.cpu.cr3() & 0xffff_ffe0);
+        if self.vm.ram.read(at, &mut bytes).is_err() {
+            bytes = [0; 32];
         }
+        let mut entries = [0; 4];
+        for (entry, chunk) in entries.iter_mut().zip(bytes.as_chunks().0) {
+            *entry = u64::from_le_bytes(*chunk);
+        }
+        self.cpu.set_pae_entries(entries);
+    }
+
+    /// Returns the RIP behind the intercepted instruction by decoding it.
+    pub(super) fn next_rip(&mut self) -> Option<u64> {
         self.with_emulator(|emulator, view, registers| {
             let len = emulator.instruction_len(view, registers).ok()?;
             Some(registers.rip.wrapping_add(u64::from(len)))

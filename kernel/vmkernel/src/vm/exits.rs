@@ -1,55 +1,57 @@
 //! What each exit means and how it is answered. Short answers first: CPUID, MSRs, ports, the APIC.
 
-use crate::cpus;
 use crate::vm::machine::{Fault, StopReason};
 use crate::vm::vcpu::{Activity, Flow, Reason, VcpuWorld, yield_wanted};
-use addr::Gpa;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::{format, vec};
+use api::backend::{Exit, Gpr, MemoryFault, PortAccess, VcpuBackend};
+use api::cpu::segment;
 use api::device::Width;
-use arch::svm::Gpr;
 use devices::lapic::ApicOutcome;
 use spec::msr::Msr;
-use spec::svm::{ExitCode, Intercept1, IoInfo, NestedFault};
-use spec::x86::{Exception, Rflags};
+use spec::x86::Exception;
 use vcpu::control::XcrFault;
 
-/// Code segment's L bit in the VMCB's attributes.
-const ATTRIBUTE_LONG: u16 = 1 << 9;
 /// The CPUID leaf that shows the size of the XSAVE area for the current XCR0.
 const LEAF_XSTATE: u32 = 0xd;
-const DR6_BS: u64 = 1 << 14;
 
-impl VcpuWorld {
+impl<B: VcpuBackend> VcpuWorld<B> {
     /// Answers the exit that `enter` just returned with.
     #[inline(always)]
     pub(super) fn handle_exit(&mut self) -> Flow {
-        match self.cpu.exit_code() {
-            ExitCode::CPUID => self.cpuid(),
-            ExitCode::MSR => self.msr(),
-            ExitCode::IOIO => return self.port(),
-            ExitCode::NPF => return self.nested_fault(),
+        match self.cpu.exit() {
+            Exit::Cpuid => self.cpuid(),
+            Exit::ReadMsr => self.rdmsr(),
+            Exit::WriteMsr => self.wrmsr(),
+            Exit::Port(access) => return self.port(access),
+            Exit::Memory(fault) => return self.memory_fault(fault),
             other => return self.other_exit(other),
         }
         Flow::Continue
     }
 
     #[inline(never)]
-    fn other_exit(&mut self, code: ExitCode) -> Flow {
+    fn other_exit(&mut self, exit: Exit) -> Flow {
         self.has_work = true;
-        self.count(match code {
-            ExitCode::HLT => Reason::Halt,
+        self.stalls = 0;
+        self.count(match exit {
+            Exit::Halt => Reason::Halt,
             _ => Reason::Other,
         });
-        match code {
-            ExitCode::INTR | ExitCode::NMI | ExitCode::SMI => {
+        match exit {
+            Exit::HostEvent => {
                 self.keep_interrupted_event();
                 self.leave_lost_shadow();
             }
-            ExitCode::HLT => self.halt(),
-            ExitCode::VINTR => {
-                self.set_window(false);
+            Exit::TimeSlice => {
+                self.keep_interrupted_event();
+                self.leave_lost_shadow();
+                return Flow::Yield;
+            }
+            Exit::Halt => self.halt(),
+            Exit::InterruptWindow => {
+                self.cpu.set_interrupt_window(false);
                 self.look_at_interrupts = true;
             }
             other => return self.rare_exit(other),
@@ -58,53 +60,39 @@ impl VcpuWorld {
     }
 
     #[cold]
-    fn rare_exit(&mut self, code: ExitCode) -> Flow {
+    fn rare_exit(&mut self, exit: Exit) -> Flow {
         self.keep_interrupted_event();
-        match code {
-            ExitCode::VMMCALL => self.hypercall(),
-            ExitCode::WRITE_CR4 | ExitCode::WRITE_CR8 => return self.emulate(None),
-            ExitCode::IRET => self.iret(),
-            ExitCode::EXCEPTION_DB => self.debug_exception(),
-            ExitCode::EXCEPTION_AC => self.raise(Exception::AC, Some(0)),
-            ExitCode::PAUSE => {
+        match exit {
+            Exit::Hypercall => self.hypercall(),
+            Exit::ControlWrite => return self.emulate(None),
+            Exit::Exception { vector, error_code } => self.raise(Exception(vector), error_code),
+            Exit::Pause => {
                 self.advance_over_prefixed(2);
                 if yield_wanted() {
                     return Flow::Yield;
                 }
             }
-            ExitCode::XSETBV => self.xsetbv(),
-            ExitCode::WBINVD | ExitCode::INVD => self.advance_over_prefixed(2),
-            ExitCode::RDPMC => self.raise(Exception::GP, Some(0)),
-            ExitCode::VMRUN
-            | ExitCode::VMLOAD
-            | ExitCode::VMSAVE
-            | ExitCode::STGI
-            | ExitCode::CLGI
-            | ExitCode::SKINIT
-            | ExitCode::INVLPGA
-            | ExitCode::RDPRU
-            | ExitCode::RSM
-            | ExitCode::MONITOR
-            | ExitCode::MWAIT
-            | ExitCode::MWAIT_ARMED => self.raise(Exception::UD, None),
-            ExitCode::SHUTDOWN => return self.stop("triple fault"),
-            ExitCode::EXCEPTION_MC => {
+            Exit::Xsetbv => self.xsetbv(),
+            Exit::CacheFlush => self.advance_over_prefixed(2),
+            Exit::Rdpmc => self.raise(Exception::GP, Some(0)),
+            Exit::Undefined => self.raise(Exception::UD, None),
+            Exit::TripleFault => return self.stop("triple fault"),
+            Exit::MachineCheck => {
                 return self.stop("the host's CPU reported a machine check while the guest ran");
             }
-            ExitCode::INIT | ExitCode::FERR_FREEZE => {}
-            ExitCode::INVALID | ExitCode::INVALID_32 => {
-                return self.stop("the CPU refused the guest's state (invalid VMCB)");
+            Exit::Refused => return self.stop("the CPU refused the guest's state"),
+            Exit::Unknown(reason) => {
+                return self.stop(&format!("exit {reason:#x}, which Basalt does not know"));
             }
-            ExitCode(other) => {
-                return self.stop(&format!("exit {other:#x}, which Basalt does not know"));
-            }
+            // The NMI that waits is looked at before the next entry; the others were dealt with above.
+            _ => {}
         }
         Flow::Continue
     }
 
     /// Where the next entry would forget an interrupt shadow, executes what it protects now.
     fn leave_lost_shadow(&mut self) {
-        if self.in_shadow() && !cpus::features().keeps_interrupt_shadow() {
+        if self.cpu.in_shadow() && !self.cpu.keeps_shadow() {
             self.leave_shadow();
         }
     }
@@ -118,60 +106,55 @@ impl VcpuWorld {
     /// Makes the record of a fault that ends the VM here.
     #[cold]
     pub(super) fn fault(&self, what: &str) -> StopReason {
-        let s = &self.cpu.vmcb().state;
-        let c = &self.cpu.vmcb().control;
-        let details = vec![
+        let cpu = &self.cpu;
+        let selector = |index| cpu.segment(index).selector;
+        let mut details = vec![
             format!(
                 "cs:rip {:#x}:{:#x}, ss:rsp {:#x}:{:#x}, rflags {:#x}",
-                s.cs.selector, s.rip, s.ss.selector, s.rsp, s.rflags
+                selector(segment::CS),
+                cpu.rip(),
+                selector(segment::SS),
+                cpu.gpr(Gpr::RSP),
+                cpu.rflags()
             ),
             format!(
                 "cr0 {:#x}, cr2 {:#x}, cr3 {:#x}, cr4 {:#x}, efer {:#x}",
-                s.cr0, s.cr2, s.cr3, s.cr4, s.efer
-            ),
-            format!(
-                "exit {:#x}, info {:#x} {:#x} {:#x}",
-                c.exit_code, c.exit_info1, c.exit_info2, c.exit_int_info
+                cpu.cr0(),
+                cpu.cr2(),
+                cpu.cr3(),
+                cpu.cr4(),
+                cpu.efer()
             ),
         ];
+        details.extend(cpu.describe_exit());
         StopReason::Fault(Box::new(Fault {
             what: String::from(what),
             vcpu: self.index,
-            rip: s.rip,
+            rip: cpu.rip(),
             details,
         }))
     }
 
     /// Moves past the intercepted instruction of `len` bytes: RIP, interrupt shadow, single step.
-    #[inline]
+    #[inline(always)]
     pub(super) fn advance(&mut self, len: u64) {
-        let rip = self.cpu.vmcb().state.rip.wrapping_add(len);
-        self.advance_to(rip);
-    }
-
-    #[inline]
-    pub(super) fn advance_to(&mut self, rip: u64) {
-        let vmcb = self.cpu.vmcb_mut();
-        let wide = vmcb.state.cs.attributes & ATTRIBUTE_LONG != 0;
-        vmcb.state.rip = if wide { rip } else { rip & 0xffff_ffff };
-        vmcb.control.interrupt_state = 0;
-        if vmcb.state.rflags & Rflags::TF.bits() != 0 {
-            self.single_step();
+        if self.cpu.advance(len) {
+            self.raise(Exception::DB, None);
         }
     }
 
-    #[cold]
-    pub(super) fn single_step(&mut self) {
-        self.cpu.vmcb_mut().state.dr6 |= DR6_BS;
-        if self.nmi.stepping {
-            self.debug_exception();
-        } else {
+    #[inline(always)]
+    pub(super) fn advance_to(&mut self, rip: u64) {
+        if self.cpu.advance_to(rip) {
             self.raise(Exception::DB, None);
         }
     }
 
     /// Moves past an instruction of `len` bytes that may carry prefixes.
     fn advance_over_prefixed(&mut self, len: u64) {
+        if self.cpu.knows_length() {
+            return self.advance(len);
+        }
         match self.next_rip() {
             Some(rip) => self.advance_to(rip),
             None => self.advance(len),
@@ -185,7 +168,7 @@ impl VcpuWorld {
         *count = count.wrapping_add(1);
     }
 
-    #[inline]
+    #[inline(always)]
     fn cpuid(&mut self) {
         self.count(Reason::Cpuid);
         let (leaf, subleaf) = (self.cpu.gpr(Gpr::RAX) as u32, self.cpu.gpr(Gpr::RCX) as u32);
@@ -194,7 +177,7 @@ impl VcpuWorld {
         }
         let r = self
             .policy
-            .cpuid(leaf, subleaf, self.cpu.vmcb().state.cr4, &self.lapic);
+            .cpuid(leaf, subleaf, self.cpu.cr4(), &self.lapic);
         self.cpu.set_gpr(Gpr::RAX, u64::from(r.eax));
         self.cpu.set_gpr(Gpr::RBX, u64::from(r.ebx));
         self.cpu.set_gpr(Gpr::RCX, u64::from(r.ecx));
@@ -202,40 +185,40 @@ impl VcpuWorld {
         self.advance(2);
     }
 
-    #[inline]
-    fn msr(&mut self) {
+    #[inline(always)]
+    fn rdmsr(&mut self) {
         self.count(Reason::Msr);
         let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
-        let result = if self.cpu.vmcb().control.exit_info1 == 0 {
-            self.read_msr(msr).map(|value| {
+        match self.read_msr(msr) {
+            Ok(value) => {
                 self.cpu.set_gpr(Gpr::RAX, value & 0xffff_ffff);
                 self.cpu.set_gpr(Gpr::RDX, value >> 32);
-            })
-        } else {
-            self.write_msr(msr, self.edx_eax())
-        };
-        match result {
+                self.advance(2);
+            }
+            Err(_) => self.raise(Exception::GP, Some(0)),
+        }
+    }
+
+    #[inline(always)]
+    fn wrmsr(&mut self) {
+        self.count(Reason::Msr);
+        let msr = Msr(self.cpu.gpr(Gpr::RCX) as u32);
+        match self.write_msr(msr, self.edx_eax()) {
             Ok(()) => self.advance(2),
             Err(_) => self.raise(Exception::GP, Some(0)),
         }
     }
 
-    #[inline]
-    fn port(&mut self) -> Flow {
+    #[inline(always)]
+    fn port(&mut self, access: PortAccess) -> Flow {
         self.count(Reason::Port);
-        let info = IoInfo(self.cpu.vmcb().control.exit_info1);
-        let next = self.cpu.vmcb().control.exit_info2;
-        if info.is_string() {
+        if access.is_string {
             return self.emulate(None);
         }
-        let width = match info.size_bytes() {
-            1 => Width::Byte,
-            2 => Width::Word,
-            _ => Width::Dword,
-        };
+        let (port, width) = (access.port, access.width);
         let rax = self.cpu.gpr(Gpr::RAX);
-        if info.is_input() {
-            let value = u64::from(self.vm.port_read(info.port(), width));
+        if access.is_input {
+            let value = u64::from(self.vm.port_read(port, width));
             let value = match width {
                 Width::Byte => rax & !0xff | value & 0xff,
                 Width::Word => rax & !0xffff | value & 0xffff,
@@ -244,9 +227,9 @@ impl VcpuWorld {
             self.cpu.set_gpr(Gpr::RAX, value);
         } else {
             self.vm
-                .port_write(info.port(), width, (rax & width.all_ones()) as u32);
+                .port_write(port, width, (rax & width.all_ones()) as u32);
         }
-        self.advance_to(next);
+        self.advance_to(access.next_rip);
         self.after_device()
     }
 
@@ -265,23 +248,6 @@ impl VcpuWorld {
         self.look_at_interrupts = true;
     }
 
-    fn iret(&mut self) {
-        self.cpu.vmcb_mut().control.intercept1 &= !Intercept1::IRET.bits();
-        self.nmi.iret_at = Some(self.cpu.vmcb().state.rip);
-    }
-
-    fn debug_exception(&mut self) {
-        if self.nmi.stepping {
-            self.nmi.stepping = false;
-            let state = &mut self.cpu.vmcb_mut().state;
-            state.rflags &= !(Rflags::TF | Rflags::RF).bits();
-            state.dr6 &= !DR6_BS;
-            self.end_nmi_service();
-            return;
-        }
-        self.raise(Exception::DB, None);
-    }
-
     fn xsetbv(&mut self) {
         let index = self.cpu.gpr(Gpr::RCX) as u32;
         match self.check_xsetbv(index, self.edx_eax()) {
@@ -295,18 +261,16 @@ impl VcpuWorld {
     }
 
     #[inline(never)]
-    fn nested_fault(&mut self) -> Flow {
+    fn memory_fault(&mut self, fault: MemoryFault) -> Flow {
         self.count(Reason::NestedFault);
-        let gpa = Gpa::new_truncate(self.cpu.vmcb().control.exit_info2);
-        let fault = NestedFault::from_bits_retain(self.cpu.vmcb().control.exit_info1);
-        let is_ram = self.vm.ram.is_ram(gpa);
-        if !is_ram && self.known_access(gpa, fault) {
+        let is_ram = self.vm.ram.is_ram(fault.gpa);
+        if !is_ram && self.known_access(fault) {
             return self.after_device();
         }
         self.has_work = true;
         self.keep_interrupted_event();
         if is_ram {
-            return match self.vm.ram.back(gpa) {
+            return match self.vm.ram.back(fault.gpa) {
                 Ok(_) => {
                     self.leave_lost_shadow();
                     Flow::Continue
@@ -314,16 +278,16 @@ impl VcpuWorld {
                 Err(error) => self.stop(&format!("{error}")),
             };
         }
-        if fault.contains(NestedFault::TABLE_WALK) {
+        if fault.is_table_walk {
             // A table where there is no memory reads as all ones: the emulator's walk finds the fault that this is.
             return self.emulate(None);
         }
-        if fault.contains(NestedFault::FETCH) {
+        if fault.is_fetch {
             // So does code, and FFh FFh is no instruction.
             self.raise(Exception::UD, None);
             return Flow::Continue;
         }
-        self.emulate(Some(gpa))
+        self.emulate(Some(fault))
     }
 
     /// Acts on what an APIC access left to do.

@@ -1,8 +1,8 @@
-//! Hypercalls (VMMCALL). The registers and numbers are KVM's, which Linux guests know; the only call offered is the one
+//! Hypercalls (VMMCALL, VMCALL). The registers and numbers are KVM's, which Linux guests know; the only call offered is the one
 //! that sends an interrupt to many vCPUs at once. Hyper-V's interface is not here yet.
 
 use crate::vm::vcpu::VcpuWorld;
-use arch::svm::Gpr;
+use api::backend::{Gpr, VcpuBackend};
 use devices::message::{ApicMessage, Delivery, Destination};
 
 /// Sends an interrupt to the APIC IDs of a bitmap: RBX and RCX its halves, RDX the ID of bit 0, RSI the ICR's low half.
@@ -14,12 +14,12 @@ const NOT_PERMITTED: u64 = 1_u64.wrapping_neg();
 /// The ICR asks for something that is no interrupt (-EINVAL).
 const INVALID: u64 = 22_u64.wrapping_neg();
 
-impl VcpuWorld {
-    /// Answers VMMCALL: the number is in RAX, and so is the answer.
+impl<B: VcpuBackend> VcpuWorld<B> {
+    /// Answers a hypercall: the number is in RAX, and so is the answer.
     pub(super) fn hypercall(&mut self) {
         let number = self.cpu.gpr(Gpr::RAX);
         let answer = match number {
-            _ if self.cpu.vmcb().state.cpl != 0 => NOT_PERMITTED,
+            _ if self.cpu.cpl() != 0 => NOT_PERMITTED,
             SEND_IPI => self.send_to_many(),
             _ => NO_SUCH_CALL,
         };

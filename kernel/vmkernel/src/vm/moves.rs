@@ -1,44 +1,44 @@
 //! The short way of an access to a device in memory: a plain move that the emulator knows already, done on the
-//! registers in the VMCB. Everything else takes the way of `emulation`.
+//! registers where they are. Everything else takes the way of `emulation`.
 
 use crate::vm::emulation::Emulation;
 use crate::vm::ram::{FrameCache, GuestRam};
 use crate::vm::vcpu::VcpuWorld;
 use addr::Gpa;
-use api::cpu::SegmentAttributes;
+use api::backend::{Gpr, MemoryFault, VcpuBackend};
+use api::cpu::segment;
 use api::device::Width;
-use arch::svm::{Gpr, Vcpu};
 use emulate::{Code, Live, PlainMove, Transfer};
-use spec::svm::{Event, NestedFault};
-use spec::x86::{Efer, Rflags};
+use spec::x86::Rflags;
 
 /// What the emulator looks at.
-struct View<'a> {
-    cpu: &'a Vcpu,
+struct View<'a, B> {
+    cpu: &'a B,
     ram: &'a GuestRam,
     frames: &'a mut FrameCache,
 }
 
-impl Live for View<'_> {
+impl<B: VcpuBackend> Live for View<'_, B> {
     #[inline]
     fn code(&self) -> Code {
-        let s = &self.cpu.vmcb().state;
+        let cpu = self.cpu;
+        let cs = cpu.segment(segment::CS);
         Code {
-            rip: s.rip,
-            cs_base: s.cs.base,
-            cs_limit: s.cs.limit,
-            cs_attributes: SegmentAttributes(s.cs.attributes),
-            cpl: s.cpl,
-            cr0: s.cr0,
-            cr3: s.cr3,
-            cr4: s.cr4,
-            efer: s.efer & !Efer::SVME.bits(),
+            rip: cpu.rip(),
+            cs_base: cs.base,
+            cs_limit: cs.limit,
+            cs_attributes: cs.attributes,
+            cpl: cpu.cpl(),
+            cr0: cpu.cr0(),
+            cr3: cpu.cr3(),
+            cr4: cpu.cr4(),
+            efer: cpu.efer(),
         }
     }
 
     #[inline]
     fn rflags(&self) -> u64 {
-        self.cpu.vmcb().state.rflags
+        self.cpu.rflags()
     }
 
     #[inline]
@@ -48,9 +48,7 @@ impl Live for View<'_> {
 
     #[inline]
     fn segment_base(&self, index: usize) -> u64 {
-        let s = &self.cpu.vmcb().state;
-        let segments = [&s.es, &s.cs, &s.ss, &s.ds, &s.fs, &s.gs];
-        segments.get(index).map_or(0, |s| s.base)
+        self.cpu.segment_base(index)
     }
 
     #[inline]
@@ -59,16 +57,17 @@ impl Live for View<'_> {
     }
 }
 
-impl VcpuWorld {
-    /// Answers an access to `gpa`, where there is no RAM, if it is a known move and nothing else is going on. Tells
+impl<B: VcpuBackend> VcpuWorld<B> {
+    /// Answers an access to where there is no RAM, if it is a known move and nothing else is going on. Tells
     /// whether it was; otherwise nothing happened.
     ///
     /// What the access set off reaches this vCPU as requests do: there is nothing to be settled after it but what
     /// [`Self::apply_apic`] finds.
     #[inline]
-    pub(super) fn known_access(&mut self, gpa: Gpa, fault: NestedFault) -> bool {
-        let is_interrupted = Event(self.cpu.vmcb().control.exit_int_info).is_valid();
-        let is_operand = !fault.intersects(NestedFault::FETCH | NestedFault::TABLE_WALK);
+    pub(super) fn known_access(&mut self, fault: MemoryFault) -> bool {
+        let gpa = fault.gpa;
+        let is_interrupted = self.cpu.interrupted_event().is_valid();
+        let is_operand = !fault.is_fetch && !fault.is_table_walk;
         if is_interrupted || !is_operand || self.pending_event.is_valid() {
             return false;
         }
@@ -80,8 +79,7 @@ impl VcpuWorld {
             ram: &self.vm.ram,
             frames,
         };
-        let is_write = fault.contains(NestedFault::WRITE);
-        let Some(known) = emulator.known_move(&mut view, gpa, is_write) else {
+        let Some(known) = emulator.known_move(&mut view, gpa, fault.is_write) else {
             return false;
         };
         if self.lapic.mmio_page().map(Gpa::frame) == Some(gpa.frame()) {
@@ -97,10 +95,12 @@ impl VcpuWorld {
                 Transfer::Store(value) => self.vm.mmio_write(gpa, known.width, value),
             }
         }
-        let vmcb = self.cpu.vmcb_mut();
-        vmcb.state.rip = known.next_rip;
-        vmcb.state.rflags &= !Rflags::RF.bits();
-        vmcb.control.interrupt_state = 0;
+        self.cpu.set_rip(known.next_rip);
+        let flags = self.cpu.rflags();
+        if flags & Rflags::RF.bits() != 0 {
+            self.cpu.set_rflags(flags & !Rflags::RF.bits());
+        }
+        self.cpu.set_shadow(false);
         true
     }
 

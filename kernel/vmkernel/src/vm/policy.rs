@@ -1,19 +1,19 @@
-//! A vCPU's CPUID and MSRs: joins the policy (crate `vcpu`) with the registers in the VMCB, the CPU and the local APIC.
+//! A vCPU's CPUID and MSRs: joins the policy (crate `vcpu`) with the vCPU's registers, the CPU and the local APIC.
 #![expect(unsafe_code, reason = "loads the guest's TSC_AUX into the CPU")]
 
 use crate::timer;
-use crate::vm::vcpu::VcpuWorld;
+use crate::vm::vcpu::{Clocks, VcpuWorld};
+use api::backend::VcpuBackend;
 use arch::cpu;
 use devices::lapic::LocalApic;
 use devices::message::ApicMode;
 use spec::msr::Msr;
-use spec::x86::Efer;
 use vcpu::Gp;
 use vcpu::control::{Control, XcrFault, xsetbv};
 use vcpu::cpuid::{
     Capabilities, Cpuid, CpuidConfig, CpuidResult, Dynamic, Offer, Topology, TopologyError,
 };
-use vcpu::msr::{Msrs, Now, Read, Register, Write};
+use vcpu::msr::{Moment, Msrs, Read, Register, Write};
 
 /// Width of guest-physical addresses that the nested tables and the loader's memory map can have.
 const PHYS_BITS_MAX: u8 = 48;
@@ -112,24 +112,39 @@ impl Policy {
     }
 }
 
-impl VcpuWorld {
-    fn control(&self) -> Control {
-        let s = &self.cpu.vmcb().state;
-        Control {
-            cr0: s.cr0,
-            cr3: s.cr3,
-            cr4: s.cr4,
-            efer: s.efer & !Efer::SVME.bits(),
-        }
+/// What MSRs depend on.
+struct Live<'a, B> {
+    cpu: &'a B,
+    clocks: Clocks,
+}
+
+impl<B: VcpuBackend> Moment for Live<'_, B> {
+    fn guest_tsc(&self) -> u64 {
+        self.clocks.now().tsc
     }
 
+    fn control(&self) -> Control {
+        control(self.cpu)
+    }
+}
+
+fn control<B: VcpuBackend>(cpu: &B) -> Control {
+    Control {
+        cr0: cpu.cr0(),
+        cr3: cpu.cr3(),
+        cr4: cpu.cr4(),
+        efer: cpu.efer(),
+    }
+}
+
+impl<B: VcpuBackend> VcpuWorld<B> {
     /// Judges XSETBV; returns the value for XCR0.
     pub(super) fn check_xsetbv(&mut self, index: u32, value: u64) -> Result<u64, XcrFault> {
-        let cpl = self.cpu.vmcb().state.cpl;
+        let cpl = self.cpu.cpl();
         let value = xsetbv(
             index,
             value,
-            &self.control(),
+            &control(&self.cpu),
             cpl,
             self.policy.capabilities(),
         )?;
@@ -138,7 +153,7 @@ impl VcpuWorld {
     }
 
     /// Answers RDMSR.
-    #[inline]
+    #[inline(always)]
     pub(super) fn read_msr(&mut self, msr: Msr) -> Result<u64, Gp> {
         match msr {
             Msr(0x800..=0x8ff) => {
@@ -160,28 +175,20 @@ impl VcpuWorld {
         }
     }
 
+    #[inline(never)]
     fn read_register(&self, register: Register) -> u64 {
-        let s = &self.cpu.vmcb().state;
         match register {
-            Register::Efer => s.efer & !Efer::SVME.bits(),
-            Register::Star => s.star,
-            Register::Lstar => s.lstar,
-            Register::Cstar => s.cstar,
-            Register::Sfmask => s.sfmask,
-            Register::SysenterCs => s.sysenter_cs,
-            Register::SysenterEsp => s.sysenter_esp,
-            Register::SysenterEip => s.sysenter_eip,
-            Register::FsBase => s.fs.base,
-            Register::GsBase => s.gs.base,
-            Register::KernelGsBase => s.kernel_gs_base,
             Register::TscAux => self.policy.tsc_aux,
             Register::SpecCtrl => self.policy.spec_ctrl,
             Register::PredCmd => 0,
+            held => number_of(held)
+                .and_then(|msr| self.cpu.msr(msr))
+                .unwrap_or(0),
         }
     }
 
     /// Performs WRMSR.
-    #[inline]
+    #[inline(always)]
     pub(super) fn write_msr(&mut self, msr: Msr, value: u64) -> Result<(), Gp> {
         let outcome = match msr {
             Msr(0x800..=0x8ff) => {
@@ -200,20 +207,20 @@ impl VcpuWorld {
 
     #[inline(never)]
     fn write_policy_msr(&mut self, msr: Msr, value: u64) -> Result<(), Gp> {
-        let now = Now {
-            guest_tsc: self.now().tsc,
-            control: self.control(),
+        let now = Live {
+            cpu: &self.cpu,
+            clocks: self.clocks(),
         };
         match self.policy.msrs.write(msr.0, value, &now)? {
             Write::Done => {}
             Write::Register(register, value) => self.write_register(register, value),
             Write::Efer(changed) => {
-                self.cpu.vmcb_mut().state.efer = changed.control.efer | Efer::SVME.bits();
+                self.cpu.set_msr(Msr::EFER, changed.control.efer);
                 if changed.flush {
                     self.cpu.flush_tlb();
                 }
             }
-            Write::Pat(value) => self.cpu.vmcb_mut().state.pat = value,
+            Write::Pat(value) => self.cpu.set_msr(Msr::PAT, value),
             Write::ShiftTsc(shift) => {
                 self.tsc_adjust = self.tsc_adjust.wrapping_add(shift);
                 self.update_tsc_offset();
@@ -223,20 +230,9 @@ impl VcpuWorld {
         Ok(())
     }
 
+    #[inline(never)]
     fn write_register(&mut self, register: Register, value: u64) {
-        let s = &mut self.cpu.vmcb_mut().state;
         match register {
-            Register::Efer => s.efer = value | Efer::SVME.bits(),
-            Register::Star => s.star = value,
-            Register::Lstar => s.lstar = value,
-            Register::Cstar => s.cstar = value,
-            Register::Sfmask => s.sfmask = value,
-            Register::SysenterCs => s.sysenter_cs = value,
-            Register::SysenterEsp => s.sysenter_esp = value,
-            Register::SysenterEip => s.sysenter_eip = value,
-            Register::FsBase => s.fs.base = value,
-            Register::GsBase => s.gs.base = value,
-            Register::KernelGsBase => s.kernel_gs_base = value,
             Register::TscAux => {
                 self.policy.tsc_aux = value;
                 self.policy.load_cpu_msrs();
@@ -244,6 +240,29 @@ impl VcpuWorld {
             // Not offered: `Offer::SPECULATION_CONTROL` is off until the switch saves the register.
             Register::SpecCtrl => self.policy.spec_ctrl = value,
             Register::PredCmd => {}
+            held => {
+                if let Some(msr) = number_of(held) {
+                    self.cpu.set_msr(msr, value);
+                }
+            }
         }
     }
+}
+
+/// Returns the number of an MSR that the CPU holds for the guest.
+fn number_of(register: Register) -> Option<Msr> {
+    Some(match register {
+        Register::Efer => Msr::EFER,
+        Register::Star => Msr::STAR,
+        Register::Lstar => Msr::LSTAR,
+        Register::Cstar => Msr::CSTAR,
+        Register::Sfmask => Msr::SFMASK,
+        Register::SysenterCs => Msr::SYSENTER_CS,
+        Register::SysenterEsp => Msr::SYSENTER_ESP,
+        Register::SysenterEip => Msr::SYSENTER_EIP,
+        Register::FsBase => Msr::FS_BASE,
+        Register::GsBase => Msr::GS_BASE,
+        Register::KernelGsBase => Msr::KERNEL_GS_BASE,
+        Register::TscAux | Register::SpecCtrl | Register::PredCmd => return None,
+    })
 }

@@ -8,8 +8,8 @@ use crate::memory::{self, KernelFrames, ranks};
 use crate::zeroed;
 use addr::{Gfn, Gpa, Hfn, Hpa, PAGE_SIZE};
 use api::memory::{GuestMemory, MemoryError};
+use arch::nested::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::physmem::DirectFrame;
-use arch::svm::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::sync::SpinLock;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -76,7 +76,7 @@ impl GuestRam {
     /// Makes RAM as `map` lays it out, with nothing behind it yet. `None` without a free frame.
     #[must_use]
     pub fn new(map: RamMap) -> Option<Self> {
-        let nested = NestedTable::new(&mut KernelFrames)?;
+        let nested = NestedTable::new(arch::virt::nested_format(), &mut KernelFrames)?;
         let view = nested.view();
         Some(Self {
             map,

@@ -2,6 +2,7 @@
 
 use crate::exec::{self, Class};
 use crate::memory::{self, KernelFrames};
+use crate::timer;
 use crate::vm::board::{self, Routing};
 use crate::vm::link::VcpuLink;
 use crate::vm::machine::{StopReason, VmShared};
@@ -9,21 +10,20 @@ use crate::vm::policy::Policy;
 use crate::vm::ram::GuestRam;
 use crate::vm::serial::Serial;
 use crate::vm::vcpu::VcpuWorld;
-use crate::{cpus, timer};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use alloc::{format, vec};
+use api::backend::{VcpuBackend, VcpuState};
 use api::time::VmInstant;
-use arch::svm::{PermissionMaps, Vcpu};
+use arch::cpu::rdtsc;
+use arch::virt::{NewVcpu, Visitor};
 use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Poll;
 use devices::lapic::{LapicConfig, LocalApic};
 use loader::{CpuState, MachineShape, Module, RamMap, Request};
-use spin::Once;
 
-static MAPS: Once<PermissionMaps> = Once::new();
 static NEXT_CPU: AtomicU32 = AtomicU32::new(0);
 
 /// A VM to start: what its definition says, with the files' contents.
@@ -100,14 +100,14 @@ pub fn power_on(
     let board = board::new_chipset(blueprint, &map);
     let name = String::from(blueprint.name);
     let vm = Arc::new(VmShared::new(name, ram, links, board, routing, serial));
-    let mut worlds = Vec::new();
-    for (index, (lapic, policy)) in (0_u32..).zip(lapics.into_iter().zip(policies)) {
-        let cpu = new_cpu(&vm, (index == 0).then_some(&state))?;
-        worlds.push(VcpuWorld::new(Arc::clone(&vm), index, cpu, policy, lapic));
-    }
+    let parts = lapics.into_iter().zip(policies).collect();
+    let tasks = arch::virt::with_backend(StartVcpus {
+        vm: &vm,
+        parts,
+        first: state,
+    })?;
     vm.clock.resume();
-    let ended = start_tasks(&vm, worlds);
-    Ok((vm, ended))
+    Ok((Arc::clone(&vm), ended(vm, tasks)))
 }
 
 /// Loads the guest's files; returns the state in which its first vCPU starts.
@@ -156,61 +156,68 @@ fn new_lapic(index: u32, phys_bits: u32) -> LocalApic {
     lapic
 }
 
-fn new_cpu(vm: &VmShared, state: Option<&CpuState>) -> Result<Vcpu, String> {
-    let maps = permission_maps()?;
+/// Makes the vCPUs of a VM and starts their tasks and the board's.
+struct StartVcpus<'a> {
+    vm: &'a Arc<VmShared>,
+    parts: Vec<(LocalApic, Policy)>,
+    /// The state of the first vCPU; the others have that after reset.
+    first: CpuState,
+}
+
+impl Visitor for StartVcpus<'_> {
+    type Output = Result<Vec<async_task::Task<()>>, String>;
+
+    fn visit<B: NewVcpu>(self) -> Self::Output {
+        let mut worlds = Vec::new();
+        for (index, (lapic, policy)) in (0_u32..).zip(self.parts) {
+            let mut cpu: B = new_cpu(self.vm)?;
+            if index == 0 {
+                cpu.set_state(&start_state(&self.first));
+            }
+            worlds.push(VcpuWorld::new(
+                Arc::clone(self.vm),
+                index,
+                cpu,
+                policy,
+                lapic,
+            ));
+        }
+        Ok(start_tasks(self.vm, worlds))
+    }
+}
+
+fn new_cpu<B: NewVcpu>(vm: &VmShared) -> Result<B, String> {
     let cpu = vm
         .ram
-        .with_nested(|nested| Vcpu::new::<KernelFrames>(cpus::features(), maps, nested));
-    let mut cpu = cpu.flatten().ok_or("no host memory is left for a vCPU")?;
-    if let Some(state) = state {
-        set_state(&mut cpu, state);
-    }
-    Ok(cpu)
+        .with_nested(|nested| B::new::<KernelFrames>(nested))
+        .flatten();
+    cpu.ok_or_else(|| String::from("no host memory is left for a vCPU"))
 }
 
-fn permission_maps() -> Result<&'static PermissionMaps, String> {
-    if let Some(maps) = MAPS.get() {
-        return Ok(maps);
+/// Returns the state that a boot protocol wants: what it does not name is as after reset.
+fn start_state(state: &CpuState) -> VcpuState {
+    VcpuState {
+        gpr: state.gpr,
+        rip: state.rip,
+        rflags: state.rflags | 2,
+        segments: state.segments,
+        tr: state.tr,
+        ldtr: state.ldtr,
+        gdtr: state.gdtr,
+        idtr: state.idtr,
+        cr0: state.cr0,
+        cr3: state.cr3,
+        cr4: state.cr4,
+        efer: state.efer,
+        ..VcpuState::after_init()
     }
-    let first = memory::alloc_run(PermissionMaps::FRAMES).map_err(|e| format!("{e}"))?;
-    #[expect(unsafe_code, reason = "gives the frames to the maps for good")]
-    // SAFETY: the run was just taken and is never given back.
-    let maps = unsafe { PermissionMaps::new(first) };
-    Ok(MAPS.call_once(|| maps))
 }
 
-/// Puts a vCPU into the state that a boot protocol wants.
-fn set_state(cpu: &mut Vcpu, state: &CpuState) {
-    for (register, value) in (0_u8..).zip(state.gpr) {
-        cpu.set_gpr(arch::svm::Gpr(register), value);
-    }
-    let segment = |s: &api::cpu::Segment| spec::svm::VmcbSegment {
-        selector: s.selector,
-        attributes: s.attributes.0,
-        limit: s.limit,
-        base: s.base,
-    };
-    let table = |t: &api::cpu::DescriptorTable| spec::svm::VmcbSegment {
-        limit: u32::from(t.limit),
-        base: t.base,
-        ..Default::default()
-    };
-    let s = &mut cpu.vmcb_mut().state;
-    let [es, cs, ss, ds, fs, gs] = &state.segments;
-    (s.es, s.cs, s.ss) = (segment(es), segment(cs), segment(ss));
-    (s.ds, s.fs, s.gs) = (segment(ds), segment(fs), segment(gs));
-    (s.tr, s.ldtr) = (segment(&state.tr), segment(&state.ldtr));
-    (s.gdtr, s.idtr) = (table(&state.gdtr), table(&state.idtr));
-    (s.cr0, s.cr3, s.cr4) = (state.cr0, state.cr3, state.cr4);
-    s.efer = state.efer | spec::x86::Efer::SVME.bits();
-    (s.rip, s.rflags) = (state.rip, state.rflags | 2);
-}
-
-/// Starts one task a vCPU and the board's; the future waits for all of them.
-fn start_tasks(
+/// Starts one task a vCPU and the board's.
+fn start_tasks<B: VcpuBackend>(
     vm: &Arc<VmShared>,
-    worlds: Vec<VcpuWorld>,
-) -> impl Future<Output = StopReason> + Send + use<> {
+    worlds: Vec<VcpuWorld<B>>,
+) -> Vec<async_task::Task<()>> {
     let mut tasks = vec![];
     for world in worlds {
         let vm = Arc::clone(vm);
@@ -228,21 +235,34 @@ fn start_tasks(
         Class::Service,
         run_board(Arc::clone(vm)),
     ));
-    let vm = Arc::clone(vm);
-    async move {
-        for task in tasks {
-            task.await;
-        }
-        vm.take_stop().unwrap_or(StopReason::Ended)
-    }
+    tasks
 }
+
+/// Waits for all tasks of a VM.
+async fn ended(vm: Arc<VmShared>, tasks: Vec<async_task::Task<()>>) -> StopReason {
+    for task in tasks {
+        task.await;
+    }
+    vm.take_stop().unwrap_or(StopReason::Ended)
+}
+
+/// Shortest time between two runs of a board's timers, in nanoseconds, and as a multiple of what the first one took. A
+/// guest may set a counter to tick faster than any host can follow; its ticks fall together then, and the CPU is for
+/// others, too.
+const BOARD_PAUSE_NANOS: u64 = 50_000;
+const BOARD_PAUSE_RUNS: u64 = 16;
 
 /// The board's task: runs its timers until the VM ends.
 async fn run_board(vm: Arc<VmShared>) {
     while vm.take_stop().is_none() {
         let paused = vm.is_paused();
+        let start = rdtsc();
         let nanos = vm.run_board_timers();
+        let took = rdtsc().saturating_sub(start);
+        let pause = timer::clock().ticks(BOARD_PAUSE_NANOS);
+        let soonest = start.saturating_add(pause.max(took.saturating_mul(BOARD_PAUSE_RUNS)));
         let deadline = vm.clock.host_tsc_at(VmInstant::from_nanos(nanos));
+        let deadline = deadline.max(soonest);
         let mut sleep = (nanos != u64::MAX && !paused).then(|| timer::sleep_until(deadline));
         let mut first = true;
         poll_fn(|cx| {

@@ -8,12 +8,12 @@ use crate::timer::{self, Sleep};
 use crate::vm::emulation::Emulation;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::machine::{StopReason, VmShared};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
+use api::backend::{VcpuBackend, VcpuState};
+use api::cpu::{Segment, SegmentAttributes, segment};
 use api::time::VmInstant;
 use arch::cpu::rdtsc;
 use arch::fpu::FpuState;
-use arch::svm::Vcpu;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -21,9 +21,14 @@ use core::task::{Context, Poll};
 use devices::lapic::{LocalApic, Now, TimerDeadline};
 use devices::message::Delivery;
 use machine::PauseNumber;
+use spec::event::Event;
 
 /// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
 const SLICE_NANOS: u64 = 10_000_000;
+
+/// What a vCPU's timer grants the guest to run when it kept it from running once, in nanoseconds; twice as much after each
+/// further time.
+const STALL_GRACE_NANOS: u64 = 2_000;
 
 /// Number of the vCPU whose extended state is live on each CPU, 0 for none.
 static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
@@ -54,19 +59,6 @@ pub(super) enum Activity {
     Halted,
     /// Waiting for a startup IPI.
     WaitsForStartup,
-}
-
-/// What is known of non-maskable interrupts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct NmiState {
-    /// NMIs that wait, at most 2: one in service, one latched.
-    pub(super) pending: u8,
-    /// One is in service: no other until IRET.
-    pub(super) masked: bool,
-    /// IRET was seen at this RIP; it ends the service once it has executed.
-    pub(super) iret_at: Option<u64>,
-    /// The guest is stepped over that IRET.
-    pub(super) stepping: bool,
 }
 
 /// How a guest's clocks follow from the host's TSC, until the end of the poll.
@@ -107,21 +99,21 @@ pub(super) enum Flow {
     missing_debug_implementations,
     reason = "its parts are printed by the VM's record when it stops"
 )]
-pub struct VcpuWorld {
+pub struct VcpuWorld<B> {
     pub(super) vm: Arc<VmShared>,
     pub(super) link: Arc<VcpuLink>,
     pub(super) index: u32,
-    pub(super) cpu: Box<Vcpu>,
+    pub(super) cpu: B,
     pub(super) lapic: LocalApic,
     pub(super) policy: super::policy::Policy,
     pub(super) emulation: Emulation,
     fpu: FpuState,
-    debug_registers: [u64; 4],
     identity: u64,
     pub(super) activity: Activity,
-    pub(super) nmi: NmiState,
+    /// NMIs that wait, at most 2: one to be served, one latched.
+    pub(super) nmis_pending: u8,
     /// An event that an exit interrupted, or an exception that an intercept raised.
-    pub(super) pending_event: spec::svm::Event,
+    pub(super) pending_event: Event,
     /// Something has to be settled before the next entry: always true but after the plainest exits.
     pub(super) has_work: bool,
     /// Exits since the last poll began, by [`EXIT_REASONS`].
@@ -142,15 +134,19 @@ pub struct VcpuWorld {
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
     slice_end: u64,
+    /// The CPU ends the slice by itself: [`VcpuBackend::limit_run`].
+    slice_ends_itself: bool,
+    /// Entries that came to nothing, because the CPU wanted attention, since the guest last ran.
+    pub(super) stalls: u32,
 }
 
-impl VcpuWorld {
+impl<B: VcpuBackend> VcpuWorld<B> {
     /// Makes vCPU `index`. It waits for a startup IPI unless it is the first.
     #[must_use]
     pub fn new(
         vm: Arc<VmShared>,
         index: u32,
-        cpu: Vcpu,
+        cpu: B,
         policy: super::policy::Policy,
         lapic: LocalApic,
     ) -> Self {
@@ -165,16 +161,15 @@ impl VcpuWorld {
             vm,
             link,
             index,
-            cpu: Box::new(cpu),
+            cpu,
             lapic,
             policy,
             emulation,
             fpu: FpuState::new(),
-            debug_registers: [0; 4],
             identity: NEXT_IDENTITY.fetch_add(1, Ordering::Relaxed),
             activity,
-            nmi: NmiState::default(),
-            pending_event: spec::svm::Event::default(),
+            nmis_pending: 0,
+            pending_event: Event::default(),
             has_work: true,
             exits: [0; EXIT_REASONS.len()],
             triple_fault: false,
@@ -186,6 +181,8 @@ impl VcpuWorld {
             tsc_adjust: 0,
             sleep: None,
             slice_end: 0,
+            slice_ends_itself: false,
+            stalls: 0,
         }
     }
 
@@ -213,14 +210,14 @@ impl VcpuWorld {
     /// Returns the guest's TSC now.
     #[inline]
     pub(super) fn guest_tsc(&self) -> u64 {
-        rdtsc().wrapping_add(self.cpu.vmcb().control.tsc_offset)
+        rdtsc().wrapping_add(self.cpu.tsc_offset())
     }
 
-    /// Sets the TSC offset in the VMCB from the VM's clock and the guest's own adjustment.
+    /// Sets the TSC offset from the VM's clock and the guest's own adjustment.
     pub(super) fn update_tsc_offset(&mut self) {
         self.clock_base = self.vm.clock.base();
         let offset = self.tsc_adjust.wrapping_sub(self.clock_base);
-        self.cpu.vmcb_mut().control.tsc_offset = offset;
+        self.cpu.set_tsc_offset(offset);
     }
 
     /// Sets XCR0 in the state and the CPU; this vCPU's state is the live one.
@@ -237,20 +234,28 @@ impl VcpuWorld {
 
     /// Puts all of the CPU, APIC included, into the state after INIT.
     pub(super) fn init(&mut self) {
-        self.cpu.reset();
+        // INIT leaves MSRs as they are (APM vol. 2, table 14-1).
+        let old = self.cpu.state();
+        let mut state = VcpuState {
+            pat: old.pat,
+            syscall: old.syscall,
+            kernel_gs_base: old.kernel_gs_base,
+            sysenter: old.sysenter,
+            ..VcpuState::after_init()
+        };
+        if self.index == 0 {
+            // There is no memory at the top of 4 GiB; the firmware area below 1 MiB holds the same code.
+            state.segments[segment::CS].base = 0xf_0000;
+        }
+        self.cpu.set_state(&state);
         self.lapic.init();
         // Or the CR8 of before would be taken for the guest's.
         self.publish_tpr();
-        arch::svm::load_debug_registers(&[0; 4]);
         self.vm.set_identity(self.index, self.lapic.identity());
         self.policy.init();
-        self.nmi = NmiState::default();
-        self.pending_event = spec::svm::Event::default();
+        self.nmis_pending = 0;
+        self.pending_event = Event::default();
         self.triple_fault = false;
-        if self.index == 0 {
-            // There is no memory at the top of 4 GiB; the firmware area below 1 MiB holds the same code.
-            self.cpu.vmcb_mut().state.cs.base = 0xf_0000;
-        }
         self.activity = if self.index == 0 {
             Activity::Running
         } else {
@@ -273,15 +278,17 @@ impl VcpuWorld {
 
     /// Brings the vCPU's state into this CPU at the start of a poll.
     fn arrive(&mut self) {
-        self.cpu.settle_on_cpu();
         let live = &LIVE[arch::percpu::current().index() as usize];
-        if live.swap(self.identity, Ordering::Relaxed) != self.identity {
+        let is_live = live.swap(self.identity, Ordering::Relaxed) == self.identity;
+        self.cpu.arrive(is_live);
+        if !is_live {
             self.fpu.load();
-            arch::svm::load_debug_registers(&self.debug_registers);
             self.policy.load_cpu_msrs();
         }
         self.look_at_clock();
-        self.slice_end = rdtsc().saturating_add(timer::clock().ticks(SLICE_NANOS));
+        let slice = timer::clock().ticks(SLICE_NANOS);
+        self.slice_end = rdtsc().saturating_add(slice);
+        self.slice_ends_itself = self.cpu.limit_run(slice);
     }
 
     /// Takes over where the VM's time stands, and what of the vCPU's own timer is due.
@@ -299,13 +306,26 @@ impl VcpuWorld {
     fn leave(&mut self) {
         self.fpu.save();
         self.policy.set_xcr0(self.fpu.xcr0());
-        self.debug_registers = arch::svm::debug_registers();
+        self.link.rip.store(self.cpu.rip(), Ordering::Relaxed);
+        self.cpu.leave();
     }
 
     fn arm_timer(&mut self) {
         self.timer_changed = false;
         let own = self.timer_deadline().unwrap_or(u64::MAX);
-        arch::apic::arm_timer(own.min(self.slice_end));
+        let slice_end = if self.slice_ends_itself {
+            u64::MAX
+        } else {
+            self.slice_end
+        };
+        let deadline = own.min(slice_end);
+        if self.stalls == 0 {
+            arch::apic::arm_timer(deadline);
+        } else {
+            // A timer that is due before the guest gets to run would keep it from running for ever.
+            let grace = timer::clock().ticks(STALL_GRACE_NANOS << self.stalls.min(10));
+            arch::apic::arm_timer(deadline.max(rdtsc().saturating_add(grace)));
+        }
     }
 
     /// Registers for a wake-up by a request or by the timer. False when there is a reason to run at once.
@@ -337,6 +357,7 @@ impl VcpuWorld {
             }
             if !self.cpu.enter() {
                 self.has_work = true;
+                self.stalls = self.stalls.saturating_add(1);
                 if rdtsc() < self.slice_end && exec::may_go_on() {
                     self.look_at_clock();
                     continue;
@@ -371,7 +392,7 @@ impl VcpuWorld {
                 self.park(cx);
                 return Some(Poll::Pending);
             }
-            if self.look_at_interrupts || self.nmi.pending != 0 || self.pending_event.is_valid() {
+            if self.look_at_interrupts || self.nmis_pending != 0 || self.pending_event.is_valid() {
                 self.deliver_events();
             }
             if self.activity == Activity::Running {
@@ -379,7 +400,7 @@ impl VcpuWorld {
                     self.arm_timer();
                 }
                 // An event that did not get its turn is looked at again after the next exit.
-                self.has_work = self.pending_event.is_valid() || self.nmi.pending != 0;
+                self.has_work = self.pending_event.is_valid() || self.nmis_pending != 0;
                 return None;
             }
             if self.wait(cx) {
@@ -428,10 +449,9 @@ impl VcpuWorld {
             self.start_at(self.link.startup_vector());
         }
         if requests & link::REQUEST_NMI != 0 {
-            self.end_nmi_service();
             // One can be latched while one is in service; none is in service yet when two come at once.
-            let room = if self.nmi.masked { 1 } else { 2 };
-            self.nmi.pending = (self.nmi.pending + self.link.take_nmis()).min(room);
+            let room = if self.cpu.nmi_in_service() { 1 } else { 2 };
+            self.nmis_pending = (self.nmis_pending + self.link.take_nmis()).min(room);
         }
         if requests & link::REQUEST_VECTORS != 0 {
             let lapic = &mut self.lapic;
@@ -458,24 +478,25 @@ impl VcpuWorld {
 
     /// Starts at the waking vector of the FACS: real mode, CS and IP from the linear address (ACPI 6.4, 16.3.2).
     fn resume_at(&mut self, vector: u32) {
-        let state = &mut self.cpu.vmcb_mut().state;
-        state.cs.selector = (vector >> 4) as u16;
-        state.cs.base = u64::from(state.cs.selector) << 4;
-        state.rip = u64::from(vector & 0xf);
+        self.set_real_mode_code((vector >> 4) as u16);
+        self.cpu.set_rip(u64::from(vector & 0xf));
         self.activity = Activity::Running;
     }
 
     /// Starts at real-mode address `vector << 12` (SDM vol. 3, 9.4.4).
     fn start_at(&mut self, vector: u8) {
-        let cs = &mut self.cpu.vmcb_mut().state.cs;
-        cs.selector = u16::from(vector) << 8;
-        cs.base = u64::from(vector) << 12;
-        self.cpu.vmcb_mut().state.rip = 0;
+        self.set_real_mode_code(u16::from(vector) << 8);
+        self.cpu.set_rip(0);
         self.activity = Activity::Running;
+    }
+
+    fn set_real_mode_code(&mut self, selector: u16) {
+        let cs = Segment::real_mode(selector, SegmentAttributes::CODE16);
+        self.cpu.set_segment(segment::CS, &cs);
     }
 }
 
-impl Future for VcpuWorld {
+impl<B: VcpuBackend> Future for VcpuWorld<B> {
     type Output = StopReason;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
@@ -494,9 +515,6 @@ impl Future for VcpuWorld {
         }
         let ticks = rdtsc().saturating_sub(start);
         this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
-        this.link
-            .rip
-            .store(this.cpu.vmcb().state.rip, Ordering::Relaxed);
         result
     }
 }

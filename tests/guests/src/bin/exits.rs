@@ -82,14 +82,22 @@ fn instructions() {
         cpu::rdmsr(register);
     });
     measure("wrmsr", || cpu::wrmsr(register, value));
-    match cpu::try_vmmcall(NO_HYPERCALL) {
-        Ok(answer) => {
-            println!("# hypercall {NO_HYPERCALL} answers {answer:#x}");
-            measure("hypercall", || {
-                cpu::vmmcall(NO_HYPERCALL);
-            });
+    // AMD's instruction first; Intel's CPUs do not know it.
+    if let Ok(answer) = cpu::try_vmmcall(NO_HYPERCALL) {
+        println!("# hypercall {NO_HYPERCALL} answers {answer:#x}");
+        measure("hypercall", || {
+            cpu::vmmcall(NO_HYPERCALL);
+        });
+    } else {
+        match cpu::try_vmcall(NO_HYPERCALL) {
+            Ok(answer) => {
+                println!("# hypercall {NO_HYPERCALL} answers {answer:#x}");
+                measure("hypercall", || {
+                    cpu::vmcall(NO_HYPERCALL);
+                });
+            }
+            Err(fault) => println!("skip hypercall: exception {}", fault.vector),
         }
-        Err(fault) => println!("skip hypercall: exception {}", fault.vector),
     }
     let on = cpu::cr0();
     measure("cr0_wp_toggle", || {

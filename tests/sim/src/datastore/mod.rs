@@ -9,6 +9,8 @@ pub mod files;
 pub mod judge;
 pub mod oracle;
 pub mod template;
+#[cfg(test)]
+mod tests;
 pub mod toy;
 pub mod weather;
 pub mod world;
@@ -85,8 +87,38 @@ pub struct Sweep {
 /// Runs the schedules of `count` seeds, beginning with the plan's, until one breaks a promise.
 #[must_use]
 pub fn sweep(plan: Plan, count: u64) -> Sweep {
+    sweep_each(plan, count, 1)
+}
+
+/// Does the same on so many threads. Each stops at its first seed that breaks a promise; the lowest one counts.
+#[must_use]
+pub fn sweep_with(plan: Plan, count: u64, threads: u64) -> Sweep {
+    let threads = threads.clamp(1, count.max(1));
+    std::thread::scope(|scope| {
+        let workers = (0..threads).map(|first| {
+            let seed = plan.seed + first;
+            let left = count.saturating_sub(first);
+            scope.spawn(move || sweep_each(Plan { seed, ..plan }, left, threads))
+        });
+        let workers: Vec<_> = workers.collect();
+        let swept = workers.into_iter().map(|worker| match worker.join() {
+            Ok(sweep) => sweep,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        swept.fold(Sweep::default(), |sum, part| Sweep {
+            schedules: sum.schedules + part.schedules,
+            requests: sum.requests + part.requests,
+            nanos: sum.nanos + part.nanos,
+            failed: sum.failed.into_iter().chain(part.failed).min(),
+        })
+    })
+}
+
+/// Runs every `step`-th of `count` seeds.
+fn sweep_each(plan: Plan, count: u64, step: u64) -> Sweep {
     let mut sweep = Sweep::default();
-    for seed in plan.seed..plan.seed.saturating_add(count) {
+    let end = plan.seed.saturating_add(count);
+    for seed in (plan.seed..end).step_by(step as usize) {
         let outcome = run(Plan { seed, ..plan }, false);
         sweep.schedules += 1;
         sweep.requests += outcome.requests;

@@ -172,7 +172,7 @@ impl Oracle {
             .unwrap_or_default()
     }
 
-    /// A chunk was read and holds this; it stays so from now on.
+    /// A chunk was read and holds this.
     pub fn finds(&self, host: usize, serial: u64, chunk: u64, bytes: &[u8]) {
         let model = &mut self.models.borrow_mut()[host];
         let Some(versions) = model
@@ -205,8 +205,8 @@ impl Oracle {
             }
             least = least.min(version);
         }
-        // Sectors may differ until the chunk is written anew. What was acknowledged and not synced is lost or not.
-        versions.floor = least;
+        // What is found is not on disk for that: it may be in the disk's cache until the next sync. Sectors may differ
+        // until the chunk is written anew, so the next sync saves the oldest of them at least.
         versions.acknowledged = least;
     }
 }

@@ -64,7 +64,12 @@ impl Weather {
             latency: 0,
             lost_replies: chance(2),
             lost_requests: chance(1),
-            late: chance(2),
+            // Without the window the fabric must be one that needs it.
+            late: if rule == Some(Rule::NoReclaim) {
+                60
+            } else {
+                chance(2)
+            },
             repeated: chance(3),
             torn: chance(10),
             rule,

@@ -22,7 +22,7 @@ const VERSION: [u8; 4] = [1, 0, 0, 0];
 
 /// Returns the head of a seat's block: offset 0 "BsSe", 4 version 1 (16 bits), 6 zero (16 bits), 8 nonce, 16 CRC32C
 /// of all bytes before. A block of zeros is an empty seat.
-fn encode(nonce: u64) -> [u8; SEAT_LEN] {
+pub(super) fn encode(nonce: u64) -> [u8; SEAT_LEN] {
     let mut bytes = [0; SEAT_LEN];
     let (body, checksum) = bytes.split_at_mut(SEAT_LEN - 4);
     let (head, place) = body.split_at_mut(8);

@@ -75,13 +75,12 @@ pub enum Write {
     ShiftTsc(u64),
 }
 
-/// State of the vCPU that MSRs depend on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Now {
+/// State of the vCPU that MSRs depend on. It is asked for only what the write at hand needs.
+pub trait Moment {
     /// The guest's TSC at this moment.
-    pub guest_tsc: u64,
+    fn guest_tsc(&self) -> u64;
     /// The control registers.
-    pub control: Control,
+    fn control(&self) -> Control;
 }
 
 /// MSRs of one vCPU.
@@ -162,6 +161,7 @@ impl Msrs {
     ///
     /// # Errors
     /// [`Gp`] when the register does not exist or cannot be read.
+    #[inline(always)]
     pub fn read(&self, msr: u32, guest_tsc: u64) -> Result<Read, Gp> {
         if let Some(register) = self.register(msr) {
             return match register {
@@ -213,13 +213,14 @@ impl Msrs {
     ///
     /// # Errors
     /// [`Gp`] when the register does not exist, cannot be written, or not with this value.
-    pub fn write(&mut self, msr: u32, value: u64, now: &Now) -> Result<Write, Gp> {
+    #[inline(always)]
+    pub fn write(&mut self, msr: u32, value: u64, now: &impl Moment) -> Result<Write, Gp> {
         if let Some(register) = self.register(msr) {
-            return self.write_register(register, value, &now.control);
+            return self.write_register(register, value, &now.control());
         }
         match msr {
             TSC => {
-                let shift = value.wrapping_sub(now.guest_tsc);
+                let shift = value.wrapping_sub(now.guest_tsc());
                 self.tsc_adjust = self.tsc_adjust.wrapping_add(shift);
                 return Ok(Write::ShiftTsc(shift));
             }
@@ -293,6 +294,7 @@ impl Msrs {
     }
 
     /// Returns the register that `msr` stands for, if this processor has it.
+    #[inline(always)]
     fn register(&self, msr: u32) -> Option<Register> {
         let c = &self.capabilities;
         let register = match msr {

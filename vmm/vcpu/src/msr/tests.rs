@@ -2,7 +2,7 @@
 
 use super::{
     DE_CFG, EFER, FS_BASE, HWCR, KERNEL_GS_BASE, LSTAR, MC_FIRST, MCG_CAP, MISC_ENABLE, MTRR_CAP,
-    MTRR_DEF_TYPE, MTRR_FIRST, Msrs, Now, PAT, PLATFORM_ID, PRED_CMD, Read, Register, SFMASK,
+    MTRR_DEF_TYPE, MTRR_FIRST, Moment, Msrs, PAT, PLATFORM_ID, PRED_CMD, Read, Register, SFMASK,
     SPEC_CTRL, SYSCFG, TSC, TSC_ADJUST, TSC_AUX, VM_CR, Write,
 };
 use crate::Gp;
@@ -26,6 +26,21 @@ fn capabilities(vendor: Vendor) -> Capabilities {
 
 fn amd() -> Msrs {
     Msrs::new(&capabilities(Vendor::Amd))
+}
+
+struct Now {
+    guest_tsc: u64,
+    control: Control,
+}
+
+impl Moment for Now {
+    fn guest_tsc(&self) -> u64 {
+        self.guest_tsc
+    }
+
+    fn control(&self) -> Control {
+        self.control
+    }
 }
 
 fn now() -> Now {

@@ -1,19 +1,20 @@
-//! Which address-space identifier tags a vCPU's translations on a CPU (APM vol. 2, 15.16).
+//! Which number tags a vCPU's translations on a CPU: SVM's address-space identifier (APM vol. 2, 15.16), VMX's
+//! virtual-processor identifier (SDM vol. 3, 29.1).
 //!
-//! A CPU gives its ASIDs out in turn. When they are used up it starts over, and every vCPU needs a new one.
+//! A CPU gives its tags out in turn. When they are used up it starts over, and every vCPU needs a new one.
 
 use core::cell::Cell;
 
-/// The ASIDs of one CPU.
+/// The tags of one CPU.
 #[derive(Debug)]
-pub(crate) struct AsidSource {
+pub(crate) struct TagSource {
     /// The next to give; 0 is the host's.
     next: Cell<u32>,
     /// How often they were used up.
     generation: Cell<u64>,
 }
 
-impl AsidSource {
+impl TagSource {
     pub(crate) const fn new() -> Self {
         Self {
             next: Cell::new(1),
@@ -22,32 +23,32 @@ impl AsidSource {
     }
 }
 
-/// The ASID of one vCPU.
+/// The tag of one vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asid {
+pub(crate) struct Tag {
     number: u32,
     /// Who gave it; none yet is `u32::MAX`.
     cpu: u32,
     generation: u64,
 }
 
-impl Asid {
+impl Tag {
     /// What a vCPU has before its first entry.
-    pub(super) const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         number: 0,
         cpu: u32::MAX,
         generation: 0,
     };
 
-    /// Returns the number for the VMCB.
-    pub(super) fn number(self) -> u32 {
+    /// Returns the number for the control block.
+    pub(crate) fn number(self) -> u32 {
         self.number
     }
 
-    /// Makes the ASID one of CPU `cpu`, which has `count` of them with the host's. Tells whether it changed: the new
+    /// Makes the tag one of CPU `cpu`, which has `count` of them with the host's. Tells whether it changed: the new
     /// owner must flush before it enters, because of whoever had the number before. That is so for every owner, not only
     /// for the first of a generation, which may never come to enter.
-    pub(super) fn settle(&mut self, cpu: u32, source: &AsidSource, count: u32) -> bool {
+    pub(crate) fn settle(&mut self, cpu: u32, source: &TagSource, count: u32) -> bool {
         if self.cpu == cpu && self.generation == source.generation.get() {
             return false;
         }
@@ -68,12 +69,12 @@ impl Asid {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asid, AsidSource};
+    use super::{Tag, TagSource};
 
     #[test]
     fn owners_of_a_number_flush_whoever_comes_first() {
-        let source = AsidSource::new();
-        let mut vcpus = [Asid::NONE; 5];
+        let source = TagSource::new();
+        let mut vcpus = [Tag::NONE; 5];
         // The vCPU that has entered last with each number; entry 0 stays free.
         let mut tagged = [usize::MAX; 4];
         for step in 0..10_000_usize {
@@ -88,8 +89,8 @@ mod tests {
 
     #[test]
     fn a_vcpu_that_moves_gets_a_number_of_the_other_cpu() {
-        let (a, b) = (AsidSource::new(), AsidSource::new());
-        let mut vcpu = Asid::NONE;
+        let (a, b) = (TagSource::new(), TagSource::new());
+        let mut vcpu = Tag::NONE;
         assert!(vcpu.settle(0, &a, 16));
         assert!(!vcpu.settle(0, &a, 16));
         assert!(vcpu.settle(1, &b, 16));

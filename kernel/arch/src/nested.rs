@@ -1,9 +1,12 @@
-//! Nested page tables: guest-physical to host-physical, 4 KiB, 2 MiB and 1 GiB, with write and execute permission
-//! (APM vol. 2, 15.25). The tables are walked by hardware while they change, so each entry is written whole.
+//! Nested page tables: guest-physical to host-physical, 4 KiB, 2 MiB and 1 GiB, with permissions. The tables are walked by
+//! hardware while they change, so each entry is written whole.
+//!
+//! AMD's (APM vol. 2, 15.25) and Intel's (SDM vol. 3, 29.3) differ in the bits of an entry only: [`Format`].
 
 use crate::physmem::{FrameSource, direct, zero_frame};
 use addr::{Gpa, Hfn, Hpa};
 use core::sync::atomic::{AtomicU64, Ordering};
+use spec::vmx::EptEntry;
 use spec::x86::Pte;
 
 /// Size of a mapping.
@@ -33,9 +36,20 @@ impl PageSize {
     }
 }
 
-/// What the guest may do with a page besides reading it.
+/// How entries are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// SVM's nested page tables: those of long mode, walked as user.
+    Npt,
+    /// VMX's extended page tables.
+    Ept,
+}
+
+/// What the guest may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
+    /// Reads. Without them, only extended page tables of CPUs that say so can allow anything (execute-only).
+    pub read: bool,
     /// Writes.
     pub write: bool,
     /// Instruction fetches.
@@ -45,16 +59,80 @@ pub struct Access {
 impl Access {
     /// Everything.
     pub const ALL: Self = Self {
+        read: true,
         write: true,
         execute: true,
     };
+}
 
-    fn flags(self) -> Pte {
-        let mut flags = Pte::P | Pte::U | Pte::A;
-        flags.set(Pte::W | Pte::D, self.write);
-        flags.set(Pte::NX, !self.execute);
-        flags
+impl Format {
+    /// Bits of an entry that make it present: P, or any of read, write and execute.
+    const fn present(self) -> u64 {
+        match self {
+            Self::Npt => Pte::P.bits(),
+            Self::Ept => EptEntry::ALL.bits(),
+        }
     }
+
+    /// Makes the entry of a page: ordinary memory, write-back.
+    fn page(self, hpa: Hpa, size: PageSize, access: Access) -> u64 {
+        let is_large = size != PageSize::Small;
+        match self {
+            Self::Npt => {
+                let mut flags = Pte::U | Pte::A;
+                flags.set(Pte::P, access.read);
+                flags.set(Pte::W | Pte::D, access.write);
+                flags.set(Pte::NX, !access.execute);
+                flags.set(Pte::PS, is_large);
+                Pte::to(hpa.as_u64(), flags).bits()
+            }
+            Self::Ept => {
+                let mut flags = EptEntry::WRITE_BACK;
+                flags.set(EptEntry::READ, access.read);
+                flags.set(EptEntry::WRITE, access.write);
+                flags.set(EptEntry::EXECUTE, access.execute);
+                flags.set(EptEntry::PAGE, is_large);
+                hpa.as_u64() | flags.bits()
+            }
+        }
+    }
+
+    /// Makes the entry of a lower table.
+    fn table(self, hpa: Hpa) -> u64 {
+        match self {
+            Self::Npt => Pte::to(hpa.as_u64(), Pte::P | Pte::W | Pte::U | Pte::A).bits(),
+            Self::Ept => hpa.as_u64() | EptEntry::ALL.bits(),
+        }
+    }
+
+    fn access(self, entry: u64) -> Access {
+        match self {
+            Self::Npt => Access {
+                read: true,
+                write: entry & Pte::W.bits() != 0,
+                execute: entry & Pte::NX.bits() == 0,
+            },
+            Self::Ept => {
+                let flags = EptEntry::from_bits_retain(entry);
+                Access {
+                    read: flags.contains(EptEntry::READ),
+                    write: flags.contains(EptEntry::WRITE),
+                    execute: flags.contains(EptEntry::EXECUTE),
+                }
+            }
+        }
+    }
+}
+
+/// Both formats have the page bit and the address at the same place.
+const _: () = assert!(Pte::PS.bits() == EptEntry::PAGE.bits());
+
+fn is_page(entry: u64) -> bool {
+    entry & Pte::PS.bits() != 0
+}
+
+fn address(entry: u64) -> u64 {
+    entry & Pte::ADDRESS
 }
 
 /// A mapping that was found.
@@ -73,23 +151,26 @@ pub struct Mapping {
 #[derive(Clone, Copy, Debug)]
 pub struct NestedView {
     root: Hfn,
+    format: Format,
 }
 
 /// The nested tables of one VM.
 #[derive(Debug)]
 pub struct NestedTable {
     root: Hfn,
+    format: Format,
 }
 
 impl NestedTable {
     /// Makes an empty table; `None` without a free frame.
-    pub fn new(frames: &mut impl FrameSource) -> Option<Self> {
+    pub fn new(format: Format, frames: &mut impl FrameSource) -> Option<Self> {
         Some(Self {
             root: new_table(frames)?,
+            format,
         })
     }
 
-    /// Returns the root's address, for the VMCB.
+    /// Returns the root's address, for the control block.
     #[must_use]
     pub fn root(&self) -> Hpa {
         self.root.start()
@@ -115,39 +196,33 @@ impl NestedTable {
         let mut frame = self.root;
         for upper in (size.level() + 1..4).rev() {
             let entry = entry(frame, gpa, upper);
-            let mut value = Pte::from_bits_retain(entry.load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
+            let mut value = entry.load(Ordering::Acquire);
+            if value & self.format.present() == 0 {
                 let Some(new) = new_table(frames) else {
                     return false;
                 };
-                value = Pte::to(new.start().as_u64(), Pte::P | Pte::W | Pte::U | Pte::A);
-                entry.store(value.bits(), Ordering::Release);
+                value = self.format.table(new.start());
+                entry.store(value, Ordering::Release);
             }
-            assert!(
-                !value.contains(Pte::PS),
-                "a nested mapping inside a larger one"
-            );
-            frame = Hpa::new_truncate(value.address()).frame();
+            assert!(!is_page(value), "a nested mapping inside a larger one");
+            frame = Hpa::new_truncate(address(value)).frame();
         }
-        let large = if size == PageSize::Small {
-            Pte::empty()
-        } else {
-            Pte::PS
-        };
-        let value = Pte::to(hpa.as_u64(), access.flags() | large);
         let entry = entry(frame, gpa, size.level());
         assert!(
-            entry.load(Ordering::Acquire) & Pte::P.bits() == 0,
+            entry.load(Ordering::Acquire) & self.format.present() == 0,
             "a nested mapping over another one"
         );
-        entry.store(value.bits(), Ordering::Release);
+        entry.store(self.format.page(hpa, size, access), Ordering::Release);
         true
     }
 
     /// Returns a view for look-ups; it must not be used once the table is dismantled.
     #[must_use]
     pub fn view(&self) -> NestedView {
-        NestedView { root: self.root }
+        NestedView {
+            root: self.root,
+            format: self.format,
+        }
     }
 
     /// Takes the page that maps `gpa` out of the table; returns its first host frame and size. The caller flushes.
@@ -161,12 +236,12 @@ impl NestedTable {
         ] {
             let level = size.map_or(3, PageSize::level);
             let entry = entry(frame, gpa, level);
-            let value = Pte::from_bits_retain(entry.load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
+            let value = entry.load(Ordering::Acquire);
+            if value & self.format.present() == 0 {
                 return None;
             }
-            let next = Hpa::new_truncate(value.address()).frame();
-            if let Some(size) = size.filter(|s| *s == PageSize::Small || value.contains(Pte::PS)) {
+            let next = Hpa::new_truncate(address(value)).frame();
+            if let Some(size) = size.filter(|s| *s == PageSize::Small || is_page(value)) {
                 entry.store(0, Ordering::Release);
                 return Some((next, size));
             }
@@ -178,7 +253,7 @@ impl NestedTable {
     /// Gives back all tables, and calls `leaf` with each mapped page's first frame and size. Nothing may run on the
     /// table any more.
     pub fn dismantle(self, frames: &mut impl FrameSource, leaf: &mut dyn FnMut(Hfn, PageSize)) {
-        free_level(self.root, 3, frames, leaf);
+        free_level(self.format, self.root, 3, frames, leaf);
     }
 }
 
@@ -188,14 +263,14 @@ impl NestedView {
     pub fn is_vacant(&self, gpa: Gpa, size: PageSize) -> bool {
         let mut frame = self.root;
         for level in (size.level()..4).rev() {
-            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
+            let value = entry(frame, gpa, level).load(Ordering::Acquire);
+            if value & self.format.present() == 0 {
                 return true;
             }
-            if value.contains(Pte::PS) {
+            if is_page(value) {
                 return false;
             }
-            frame = Hpa::new_truncate(value.address()).frame();
+            frame = Hpa::new_truncate(address(value)).frame();
         }
         false
     }
@@ -208,31 +283,28 @@ impl NestedView {
             return None;
         }
         for level in (0..4).rev() {
-            let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
-            if !value.contains(Pte::P) {
+            let value = entry(frame, gpa, level).load(Ordering::Acquire);
+            if value & self.format.present() == 0 {
                 return None;
             }
-            if level == 0 || value.contains(Pte::PS) {
+            if level == 0 || is_page(value) {
                 let size = 1_u64 << (12 + 9 * level);
                 let offset = gpa.as_u64() & (size - 1);
-                let hpa = Hpa::new_truncate((value.address() & !(size - 1)) + offset);
-                let access = Access {
-                    write: value.contains(Pte::W),
-                    execute: !value.contains(Pte::NX),
-                };
+                let hpa = Hpa::new_truncate((address(value) & !(size - 1)) + offset);
                 return Some(Mapping {
                     hpa,
                     remaining: size - offset,
-                    access,
+                    access: self.format.access(value),
                 });
             }
-            frame = Hpa::new_truncate(value.address()).frame();
+            frame = Hpa::new_truncate(address(value)).frame();
         }
         None
     }
 }
 
 fn free_level(
+    format: Format,
     frame: Hfn,
     level: u32,
     frames: &mut impl FrameSource,
@@ -240,16 +312,16 @@ fn free_level(
 ) {
     for index in 0..512_u64 {
         let gpa = Gpa::new_truncate(index << (12 + 9 * level));
-        let value = Pte::from_bits_retain(entry(frame, gpa, level).load(Ordering::Acquire));
-        if !value.contains(Pte::P) {
+        let value = entry(frame, gpa, level).load(Ordering::Acquire);
+        if value & format.present() == 0 {
             continue;
         }
-        let next = Hpa::new_truncate(value.address()).frame();
+        let next = Hpa::new_truncate(address(value)).frame();
         match level {
             0 => leaf(next, PageSize::Small),
-            1 if value.contains(Pte::PS) => leaf(next, PageSize::Large),
-            2 if value.contains(Pte::PS) => leaf(next, PageSize::Huge),
-            _ => free_level(next, level - 1, frames, leaf),
+            1 if is_page(value) => leaf(next, PageSize::Large),
+            2 if is_page(value) => leaf(next, PageSize::Huge),
+            _ => free_level(format, next, level - 1, frames, leaf),
         }
     }
     frames.free(frame);
