@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ::sim::datastore::Subject;
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::bench;
 use crate::check;
@@ -196,7 +196,7 @@ impl<'a> Bench<'a> {
             .iter()
             .filter_map(|test| match &test.action {
                 Action::Boot(boot) => Some(boot.way),
-                Action::Guest(_) | Action::Bench(_) => None,
+                Action::Guest(_) | Action::Bench(_) | Action::Sim(_) => None,
             })
             .collect();
         let by_firmware = |way: &Way| !matches!(way, Way::Multiboot1 | Way::Pvh);
@@ -315,9 +315,7 @@ impl<'a> Bench<'a> {
             command.arg(&file);
         }
         command.arg("--basalt").arg(&self.kernel);
-        let emulator = model.emulator.to_possible_value();
-        let emulator = emulator.context("every emulator has a name")?;
-        command.args(["--emulator", emulator.get_name(), "--cpu", &model.cpu]);
+        command.args(model.arguments());
         command.args(["--append", &guest.append]);
         command.args(["--cpus", &guest.cpus.to_string()]);
         command.args(["--timeout", &guest.timeout.to_string()]);

@@ -15,6 +15,7 @@ pub mod cpu;
 mod debug;
 pub mod fpu;
 pub mod gdt;
+pub mod guard;
 pub mod idt;
 pub mod ioapic;
 pub mod mmio;

@@ -3,7 +3,7 @@
 
 use crate::nested::{Format, NestedTable};
 use crate::physmem::FrameSource;
-use crate::{svm, vmx};
+use crate::{guard, svm, vmx};
 use addr::Hfn;
 use alloc::string::String;
 use api::backend::VcpuBackend;
@@ -108,6 +108,7 @@ pub unsafe fn prepare(first: Hfn) {
 /// # Safety
 /// The frames belong to this CPU from now on.
 pub unsafe fn enable(frames: [Hfn; CPU_FRAMES]) {
+    guard::enable_on_cpu();
     match maker() {
         // SAFETY: the caller's promise.
         Maker::Amd => unsafe { svm::enable(frames[0], frames[1]) },
