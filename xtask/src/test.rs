@@ -196,7 +196,7 @@ impl<'a> Bench<'a> {
             .iter()
             .filter_map(|test| match &test.action {
                 Action::Boot(boot) => Some(boot.way),
-                Action::Guest(_) | Action::Bench(_) => None,
+                Action::Guest(_) | Action::Bench(_) | Action::Sim(_) => None,
             })
             .collect();
         let by_firmware = |way: &Way| !matches!(way, Way::Multiboot1 | Way::Pvh);
