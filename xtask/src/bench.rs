@@ -21,6 +21,7 @@ use crate::packages;
 use crate::qemu;
 use crate::script;
 use crate::standard_vms;
+use crate::vmfs_bench;
 use crate::workspace::{Workspace, say};
 
 /// Unit of everything that is counted.
@@ -57,9 +58,17 @@ pub(crate) enum Suite {
     Boot,
     /// Debian's boot in Basalt: in instructions, and in wall time against the same kernel bare.
     Debian,
+    /// A datastore in memory against ext4 and the raw device; needs root.
+    Vmfs,
 }
 
-const ALL: [Suite; 4] = [Suite::Exits, Suite::Compute, Suite::Boot, Suite::Debian];
+const ALL: [Suite; 5] = [
+    Suite::Exits,
+    Suite::Compute,
+    Suite::Boot,
+    Suite::Debian,
+    Suite::Vmfs,
+];
 
 /// Runs the command; fails when a limit is exceeded.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
@@ -87,15 +96,18 @@ pub(crate) fn measure(workspace: &Workspace, suite: Suite, model: &Model) -> Res
         suite == Suite::Exits || model.is_usual(),
         "only the suite exits is measured on {model}"
     );
-    packages::ensure_installed(model.emulator.needs())?;
-    kernel::build(workspace)?;
-    guests::build(workspace)?;
     let limits = Limits::read(workspace)?;
+    if suite != Suite::Vmfs {
+        packages::ensure_installed(model.emulator.needs())?;
+        kernel::build(workspace)?;
+        guests::build(workspace)?;
+    }
     match suite {
         Suite::Exits => exits(workspace, model, &limits),
         Suite::Compute => compute(workspace, &limits),
         Suite::Boot => boot(workspace, &limits),
         Suite::Debian => debian_boot(workspace, &limits),
+        Suite::Vmfs => vmfs_bench::measure(workspace, &limits),
     }
 }
 
@@ -132,6 +144,7 @@ fn suite_name(suite: Suite, model: &Model) -> String {
         Suite::Compute => "compute",
         Suite::Boot => "boot",
         Suite::Debian => "debian",
+        Suite::Vmfs => "vmfs",
     };
     if model.is_usual() {
         name.to_owned()

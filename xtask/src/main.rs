@@ -31,6 +31,7 @@ mod terminal;
 mod test;
 mod test_table;
 mod vm_definition;
+mod vmfs_bench;
 mod vmlinux;
 mod workspace;
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::Instant;
 
+use ::sim::datastore::Subject;
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 
@@ -22,6 +23,7 @@ use crate::outer::{Firmware, Medium, Model, Outer, path_of};
 use crate::packages;
 use crate::qemu;
 use crate::script;
+use crate::sim;
 use crate::standard_vms;
 use crate::test_table::{Action, Boot, Guest, Table, Test, Way};
 use crate::workspace::Workspace;
@@ -194,7 +196,7 @@ impl<'a> Bench<'a> {
             .iter()
             .filter_map(|test| match &test.action {
                 Action::Boot(boot) => Some(boot.way),
-                Action::Guest(_) | Action::Bench(_) => None,
+                Action::Guest(_) | Action::Bench(_) | Action::Sim(_) => None,
             })
             .collect();
         let by_firmware = |way: &Way| !matches!(way, Way::Multiboot1 | Way::Pvh);
@@ -226,6 +228,10 @@ impl<'a> Bench<'a> {
             Action::Bench(suite) => {
                 let figures = bench::measure(self.workspace, *suite, &test.model)?;
                 bench::judge(self.workspace, *suite, &test.model, &figures)
+            }
+            Action::Sim(seeds) => {
+                sim::datastore_keeps_its_promises(Subject::Locks, seeds.locks)?;
+                sim::datastore_keeps_its_promises(Subject::Volume, seeds.volume)
             }
         }
     }

@@ -52,6 +52,7 @@ struct Entry {
     boot: Option<Boot>,
     guest: Option<Guest>,
     bench: Option<String>,
+    sim: Option<Seeds>,
 }
 
 /// A test on one model.
@@ -76,6 +77,20 @@ pub(crate) enum Action {
     Guest(Guest),
     /// Holds a suite to its limits.
     Bench(Suite),
+    /// Runs seeds of the datastore's simulator.
+    Sim(Seeds),
+}
+
+/// How many seeds of the datastore's simulator are run.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Seeds {
+    /// With hosts that count under locks.
+    #[serde(default)]
+    pub(crate) locks: u64,
+    /// With hosts that use a volume.
+    #[serde(default)]
+    pub(crate) volume: u64,
 }
 
 /// How Basalt is booted, and what is said then.
@@ -192,11 +207,12 @@ impl Entry {
     /// Adds the entry's tests.
     fn expand(self, groups: &Groups, tests: &mut Vec<Test>) -> Result<()> {
         let (on, long_on) = (models(self.on, groups)?, models(self.long_on, groups)?);
-        let action = match (self.boot, self.guest, self.bench) {
-            (Some(boot), None, None) => Action::Boot(boot),
-            (None, Some(guest), None) => Action::Guest(guest),
-            (None, None, Some(suite)) => Action::Bench(suite_of(&suite)?),
-            _ => bail!("it is one of boot, guest and bench"),
+        let action = match (self.boot, self.guest, self.bench, self.sim) {
+            (Some(boot), None, None, None) => Action::Boot(boot),
+            (None, Some(guest), None, None) => Action::Guest(guest),
+            (None, None, Some(suite), None) => Action::Bench(suite_of(&suite)?),
+            (None, None, None, Some(seeds)) => Action::Sim(seeds),
+            _ => bail!("it is one of boot, guest, bench and sim"),
         };
         if let Action::Boot(boot) = &action {
             crate::script::parse(&boot.script).context("script")?;

@@ -4,6 +4,8 @@
 //! device may still write. Scatter lists of guest frames join with the first driver that can take them.
 
 use alloc::boxed::Box;
+use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec;
 use core::fmt;
 use core::future::Future;
@@ -153,10 +155,14 @@ pub enum Compared {
     Differed,
 }
 
-/// A completed request that carries data: the buffer comes back whatever happened.
+/// A completed request that carries data. The buffer comes back, unless the device may still use it: then
+/// ([`BlockError::TimedOut`]) an empty one comes.
 pub type Completion = (Buffer, Result<(), BlockError>);
 
 /// A block device. Requests in flight have no order among each other; whoever needs one waits for completions.
+///
+/// A request goes to the device in a poll of its own future and in no other's, so that one whose future is dropped or
+/// no longer polled is never begun later. A write is done at most once, and never after its acknowledgement.
 pub trait BlockDevice {
     /// Tells what the device is and can do; the size may grow between calls, nothing else changes.
     fn geometry(&self) -> Geometry;
@@ -189,7 +195,70 @@ pub trait BlockDevice {
         expected: Buffer,
         new: Buffer,
     ) -> impl Future<Output = Result<Compared, BlockError>>;
+
+    /// Completes when no request is under way whose future was dropped or that ended in [`BlockError::TimedOut`]: until
+    /// then such a write may still take effect, and blocks that it names must not be used for anything else.
+    fn drain(&self) -> impl Future<Output = ()>;
 }
+
+/// What points to a device is a device.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<D: BlockDevice + ?Sized> BlockDevice for $pointer {
+            fn geometry(&self) -> Geometry {
+                (**self).geometry()
+            }
+
+            fn read(&self, lba: u64, buffer: Buffer) -> impl Future<Output = Completion> {
+                (**self).read(lba, buffer)
+            }
+
+            fn write(
+                &self,
+                lba: u64,
+                buffer: Buffer,
+                durability: Durability,
+            ) -> impl Future<Output = Completion> {
+                (**self).write(lba, buffer, durability)
+            }
+
+            fn flush(&self) -> impl Future<Output = Result<(), BlockError>> {
+                (**self).flush()
+            }
+
+            fn discard(
+                &self,
+                lba: u64,
+                blocks: u64,
+            ) -> impl Future<Output = Result<(), BlockError>> {
+                (**self).discard(lba, blocks)
+            }
+
+            fn write_zeroes(
+                &self,
+                lba: u64,
+                blocks: u64,
+            ) -> impl Future<Output = Result<(), BlockError>> {
+                (**self).write_zeroes(lba, blocks)
+            }
+
+            fn compare_and_write(
+                &self,
+                lba: u64,
+                expected: Buffer,
+                new: Buffer,
+            ) -> impl Future<Output = Result<Compared, BlockError>> {
+                (**self).compare_and_write(lba, expected, new)
+            }
+
+            fn drain(&self) -> impl Future<Output = ()> {
+                (**self).drain()
+            }
+        }
+    )*};
+}
+
+forward!(&D, Rc<D>, Arc<D>);
 
 #[cfg(test)]
 mod tests {

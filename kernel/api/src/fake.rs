@@ -1,4 +1,8 @@
-//! Fakes for tests: guest memory in a vector, and an effects recorder.
+//! Fakes for tests: guest memory in a vector, an effects recorder, a disk in memory and a clock that is set by hand.
+
+mod disk;
+
+pub use disk::{FakeClock, FakeDisk, Faults, block_on};
 
 use crate::device::{Effects, Gsi, MachineAction};
 use crate::memory::{GuestMemory, MemoryError};

@@ -1,6 +1,8 @@
 //! Virtual time of a VM, and the host's time as services see it. How they are derived from the TSC is the kernel's
 //! concern.
 
+use alloc::rc::Rc;
+use alloc::sync::Arc;
 use core::future::Future;
 
 macro_rules! instant {
@@ -58,3 +60,20 @@ pub trait Clock {
     /// Completes at `deadline` or later, at once if that has passed.
     fn sleep_until(&self, deadline: HostInstant) -> impl Future<Output = ()>;
 }
+
+/// What points to a clock is a clock.
+macro_rules! forward {
+    ($($pointer:ty),*) => {$(
+        impl<C: Clock + ?Sized> Clock for $pointer {
+            fn now(&self) -> HostInstant {
+                (**self).now()
+            }
+
+            fn sleep_until(&self, deadline: HostInstant) -> impl Future<Output = ()> {
+                (**self).sleep_until(deadline)
+            }
+        }
+    )*};
+}
+
+forward!(&C, Rc<C>, Arc<C>);

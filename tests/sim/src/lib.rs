@@ -1,10 +1,11 @@
 //! Simulators that drive the project's logic from one seed.
 //!
-//! So far the scheduler's: random hosts that are checked against an oracle, and small cases that compare policies. It
-//! measures no wall time itself; whoever runs it may.
+//! The scheduler's: random hosts that are checked against an oracle, and small cases that compare policies. The
+//! datastore's: hosts on one disk that fails in every way. They measure no wall time themselves; whoever runs them may.
 #![forbid(unsafe_code)]
 
 pub mod cases;
+pub mod datastore;
 pub mod engine;
 pub mod host;
 pub mod oracle;

@@ -52,6 +52,8 @@ struct State {
     slots: [Slot; SLOTS as usize],
     /// Who waits for a slot.
     full: VecDeque<Waker>,
+    /// Who waits until nothing is under way that nobody waits for.
+    draining: VecDeque<Waker>,
 }
 
 /// One controller's first namespace.
@@ -99,6 +101,7 @@ pub(super) async fn start(function: Function, name: &str) -> Result<NvmeDisk, St
             controller,
             slots: [const { Slot::Free }; SLOTS as usize],
             full: VecDeque::new(),
+            draining: VecDeque::new(),
         },
     ));
     exec::spawn(
@@ -160,6 +163,7 @@ fn take_completions(state: &SpinLock<State>) -> Option<Vec<Waker>> {
             woken.extend(waker);
         }
         woken.extend(state.full.pop_front());
+        woken.extend(state.draining.drain(..));
     }
     any.then_some(woken)
 }
@@ -385,5 +389,26 @@ impl BlockDevice for NvmeDisk {
         _new: Buffer,
     ) -> Result<Compared, BlockError> {
         Err(BlockError::Unsupported)
+    }
+
+    async fn drain(&self) {
+        poll_fn(|cx| {
+            let mut state = self.state.lock();
+            let abandoned = |slot: &Slot| {
+                matches!(
+                    slot,
+                    Slot::Sent {
+                        abandoned: true,
+                        ..
+                    }
+                )
+            };
+            if !state.slots.iter().any(abandoned) {
+                return Poll::Ready(());
+            }
+            state.draining.push_back(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }

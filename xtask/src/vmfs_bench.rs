@@ -1,0 +1,72 @@
+//! The suite `vmfs`: a volume in a file in memory beside ext4 on another one, through the kernel's loop device.
+//!
+//! Wall-clock figures are ratios of our time to theirs, best of several rounds that alternate; requests repeat to the
+//! digit. It needs root, for the mount. What is done stands in vmfs/tool/src/bench.rs.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::figures::{Figure, Limits};
+use crate::workspace::Workspace;
+
+/// Where files in memory are.
+const MEMORY: &str = "/dev/shm";
+/// Bytes of the file that ext4 gets.
+const EXT4_BYTES: u64 = 4 << 30;
+
+/// Measures the suite.
+pub(crate) fn measure(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
+    run(Command::new("cargo")
+        .args(["build", "--quiet", "--release", "--package", "vmfs_tool"])
+        .current_dir(workspace.root()))?;
+    let folder = tempfile::tempdir_in(MEMORY).context("no room in memory")?;
+    let (image, ext4) = (folder.path().join("volume"), folder.path().join("ext4"));
+    let beside = folder.path().join("beside");
+    std::fs::create_dir(&beside)?;
+    std::fs::File::create(&ext4)?.set_len(EXT4_BYTES)?;
+    run(Command::new("mkfs.ext4").arg("-q").arg(&ext4))?;
+    run(Command::new("mount")
+        .args(["-o", "loop"])
+        .args([&ext4, &beside]))?;
+    let measured = bench(workspace, &image, &beside);
+    run(Command::new("umount").arg(&beside))?;
+    let measured = measured?;
+    let figures = measured.lines().filter_map(|line| {
+        let (name, value) = line.strip_prefix("bench ")?.split_once(' ')?;
+        let unit = match name {
+            _ if name.contains("requests") => "requests",
+            _ if name.starts_with("overhead") => "per mille",
+            "seq_read" | "seq_write" | "random_read" | "random_write" => "x raw time",
+            _ => "x ext4 time",
+        };
+        Some(limits.figure("vmfs", name, value.parse().ok()?, unit))
+    });
+    Ok(figures.collect())
+}
+
+fn bench(workspace: &Workspace, image: &Path, beside: &Path) -> Result<String> {
+    let output = Command::new(workspace.target().join("release/vmfs_tool"))
+        .arg("bench")
+        .arg(image)
+        .arg("--beside")
+        .arg(beside)
+        .output()
+        .context("cannot run vmfs_tool")?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "vmfs_tool: {errors}");
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {program}"))?;
+    ensure!(
+        status.success(),
+        "{program} failed; this suite needs root and a loop device"
+    );
+    Ok(())
+}
