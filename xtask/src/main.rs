@@ -11,6 +11,7 @@ mod console;
 mod cpio;
 mod debian;
 mod elf_image;
+mod features;
 mod figures;
 mod gpt;
 mod guests;
@@ -59,6 +60,8 @@ enum Command {
     Test(test::Options),
     /// Measures Basalt, in instructions where they can be counted.
     Bench(bench::Options),
+    /// Tries CPU models and writes docs/features.md: which features of virtualization ran where.
+    Features,
     /// Checks format, lints, layers, house rules, and that the kernel needs neither std nor a C library.
     Check,
     /// Checks layers.toml against the dependencies; a part of `check`.
@@ -107,6 +110,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Test(options) => test::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Features => features::run(&workspace),
         Command::Check => Ok(check::run(&workspace)),
         Command::Layers => check::run_step(&workspace, "layers").map(|()| ExitCode::SUCCESS),
         Command::Tidy => check::run_step(&workspace, "tidy").map(|()| ExitCode::SUCCESS),

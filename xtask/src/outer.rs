@@ -50,6 +50,14 @@ impl Emulator {
         }
     }
 
+    /// Its name, as an argument of commands.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Qemu => "qemu",
+            Self::Bochs => "bochs",
+        }
+    }
+
     /// What has to be installed.
     pub(crate) fn needs(self) -> &'static [Need] {
         match self {
@@ -78,6 +86,11 @@ impl Model {
         }
     }
 
+    /// The arguments of `run-guest` that ask for it.
+    pub(crate) fn arguments(&self) -> [&str; 4] {
+        ["--emulator", self.emulator.name(), "--cpu", &self.cpu]
+    }
+
     /// Whether it is what everything is tried on if nobody asks for something else.
     pub(crate) fn is_usual(&self) -> bool {
         *self == Self::new(Emulator::default(), None)
@@ -99,11 +112,7 @@ impl TryFrom<String> for Model {
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.emulator {
-            Emulator::Qemu => "qemu",
-            Emulator::Bochs => "bochs",
-        };
-        write!(f, "{name}/{}", self.cpu)
+        write!(f, "{}/{}", self.emulator.name(), self.cpu)
     }
 }
 
@@ -225,6 +234,14 @@ impl Running {
         self.remarks
             .take()
             .map_or_else(String::new, bochs::Remarks::explain)
+    }
+
+    /// Ends the machine; returns what the emulator found wrong with it, one thing a line.
+    pub(crate) fn complaints(mut self) -> Vec<String> {
+        self.end();
+        self.remarks
+            .take()
+            .map_or_else(Vec::new, bochs::Remarks::complaints)
     }
 
     /// Ends the machine at once.

@@ -169,7 +169,13 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
     let text = read_log(&mut log)?;
     Ok(match (verdict(&text), ended) {
         (Some(verdict), _) => verdict,
-        (None, None) => Verdict::TimeOut,
+        (None, None) => {
+            // A host that has shut its CPU down runs on for ever, too.
+            for line in running.complaints() {
+                eprintln!("Bochs said: {line}");
+            }
+            Verdict::TimeOut
+        }
         (None, Some(status)) => {
             eprintln!("Basalt ended without a verdict ({status}); its log ends with:");
             let lines: Vec<&str> = text.lines().collect();

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use ::sim::datastore::Subject;
 use anyhow::{Context, Result, ensure};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::bench;
 use crate::check;
@@ -315,9 +315,7 @@ impl<'a> Bench<'a> {
             command.arg(&file);
         }
         command.arg("--basalt").arg(&self.kernel);
-        let emulator = model.emulator.to_possible_value();
-        let emulator = emulator.context("every emulator has a name")?;
-        command.args(["--emulator", emulator.get_name(), "--cpu", &model.cpu]);
+        command.args(model.arguments());
         command.args(["--append", &guest.append]);
         command.args(["--cpus", &guest.cpus.to_string()]);
         command.args(["--timeout", &guest.timeout.to_string()]);

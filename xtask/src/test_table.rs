@@ -2,13 +2,14 @@
 //!
 //! What carries them out stands in `test.rs`.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
-use crate::outer::{CPUS_MAX, Emulator, Model};
+use crate::outer::{CPUS_MAX, Model};
 use crate::workspace::Workspace;
 
 /// Where the table is.
@@ -25,8 +26,13 @@ pub(crate) struct Table {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entries {
+    /// Names for several models at once.
+    #[serde(default)]
+    groups: Groups,
     test: Vec<Entry>,
 }
+
+type Groups = BTreeMap<String, Vec<Model>>;
 
 /// One line of the file: a test for each model that it runs on.
 #[derive(Debug, Deserialize)]
@@ -37,12 +43,12 @@ struct Entry {
     /// Whether it takes minutes; it runs with `--long` only.
     #[serde(default)]
     long: bool,
-    /// The models that it runs on.
+    /// The models that it runs on, or groups of them.
     #[serde(default = "usual_model")]
-    on: Vec<Model>,
-    /// The models that it runs on with `--long` only.
+    on: Vec<String>,
+    /// The models that it runs on with `--long` only, likewise.
     #[serde(default)]
-    long_on: Vec<Model>,
+    long_on: Vec<String>,
     boot: Option<Boot>,
     guest: Option<Guest>,
     bench: Option<String>,
@@ -184,7 +190,9 @@ impl Table {
         let mut tests = Vec::new();
         for entry in entries.test {
             let name = entry.name.clone();
-            entry.expand(&mut tests).with_context(|| name)?;
+            entry
+                .expand(&entries.groups, &mut tests)
+                .with_context(|| name)?;
         }
         for (index, test) in tests.iter().enumerate() {
             let name = &test.name;
@@ -197,7 +205,8 @@ impl Table {
 
 impl Entry {
     /// Adds the entry's tests.
-    fn expand(self, tests: &mut Vec<Test>) -> Result<()> {
+    fn expand(self, groups: &Groups, tests: &mut Vec<Test>) -> Result<()> {
+        let (on, long_on) = (models(self.on, groups)?, models(self.long_on, groups)?);
         let action = match (self.boot, self.guest, self.bench, self.sim) {
             (Some(boot), None, None, None) => Action::Boot(boot),
             (None, Some(guest), None, None) => Action::Guest(guest),
@@ -212,9 +221,9 @@ impl Entry {
                 "{CPUS_MAX} CPUs are the most that tests use"
             );
         }
-        let single = self.on.len() + self.long_on.len() == 1;
-        let always = self.on.into_iter().map(|model| (model, self.long));
-        let with_long = self.long_on.into_iter().map(|model| (model, true));
+        let single = on.len() + long_on.len() == 1;
+        let always = on.into_iter().map(|model| (model, self.long));
+        let with_long = long_on.into_iter().map(|model| (model, true));
         for (model, long) in always.chain(with_long) {
             let name = if single || model.is_usual() {
                 self.name.clone()
@@ -232,13 +241,25 @@ impl Entry {
     }
 }
 
+/// The models of that name, or of the groups of that name.
+fn models(names: Vec<String>, groups: &Groups) -> Result<Vec<Model>> {
+    let mut models = Vec::new();
+    for name in names {
+        match groups.get(&name) {
+            Some(group) => models.extend(group.iter().cloned()),
+            None => models.push(Model::try_from(name).map_err(anyhow::Error::msg)?),
+        }
+    }
+    Ok(models)
+}
+
 /// The suite of that name.
 fn suite_of(name: &str) -> Result<Suite> {
     <Suite as clap::ValueEnum>::from_str(name, false).map_err(anyhow::Error::msg)
 }
 
-fn usual_model() -> Vec<Model> {
-    vec![Model::new(Emulator::default(), None)]
+fn usual_model() -> Vec<String> {
+    vec!["qemu".to_owned()]
 }
 
 fn one() -> u32 {
@@ -270,8 +291,8 @@ mod tests {
 
     #[test]
     fn an_entry_is_a_test_on_each_of_its_models() {
-        let text = "[[test]]\nname = \"a\"\nbench = \"exits\"\non = [\"qemu\", \"bochs/ryzen\"]\n\
-            long_on = [\"qemu/qemu64,-svm\"]\n";
+        let text = "groups.old = [\"bochs/zambezi\", \"qemu/qemu64,-svm\"]\n\
+            [[test]]\nname = \"a\"\nbench = \"exits\"\non = [\"qemu\", \"bochs/ryzen\"]\nlong_on = [\"old\"]\n";
         let table = Table::parse(text).expect("a good table");
         let tests: Vec<_> = table
             .tests
@@ -281,6 +302,7 @@ mod tests {
         let expected = [
             ("a", false),
             ("a on bochs/ryzen", false),
+            ("a on bochs/zambezi", true),
             ("a on qemu/qemu64,-svm", true),
         ];
         assert_eq!(tests, expected);

@@ -11,6 +11,7 @@ pub mod block;
 pub mod cpu;
 pub mod device;
 pub mod fake;
+pub mod guard;
 pub mod memory;
 pub mod port;
 pub mod time;

@@ -3,17 +3,32 @@
 
 use crate::nested::{Format, NestedTable};
 use crate::physmem::FrameSource;
-use crate::{svm, vmx};
+use crate::{guard, svm, vmx};
 use addr::Hfn;
 use alloc::string::String;
 use api::backend::VcpuBackend;
 use core::fmt;
+use spec::msr::Msr;
 use spin::Once;
 
 /// Frames that [`enable`] takes for each CPU.
 pub const CPU_FRAMES: usize = 2;
 /// Frames in a row that [`prepare`] takes for all VMs.
 pub const SHARED_FRAMES: u32 = svm::PermissionMaps::FRAMES;
+
+/// MSRs whose guest values are in the CPU while the guest runs.
+pub(crate) const PASSED_THROUGH: [Msr; 10] = [
+    Msr::FS_BASE,
+    Msr::GS_BASE,
+    Msr::KERNEL_GS_BASE,
+    Msr::STAR,
+    Msr::LSTAR,
+    Msr::CSTAR,
+    Msr::SFMASK,
+    Msr::SYSENTER_CS,
+    Msr::SYSENTER_ESP,
+    Msr::SYSENTER_EIP,
+];
 
 /// Why virtual machines cannot run on this CPU, in words that say what to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +123,7 @@ pub unsafe fn prepare(first: Hfn) {
 /// # Safety
 /// The frames belong to this CPU from now on.
 pub unsafe fn enable(frames: [Hfn; CPU_FRAMES]) {
+    guard::enable_on_cpu();
     match maker() {
         // SAFETY: the caller's promise.
         Maker::Amd => unsafe { svm::enable(frames[0], frames[1]) },

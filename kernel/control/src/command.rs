@@ -46,6 +46,8 @@ pub enum Request {
     HostInfo,
     /// List the host's CPUs.
     HostCpus,
+    /// Say what is done against leaks of speculative execution.
+    HostMitigations,
     /// Say where the host's memory is.
     HostMemory,
     /// Show the log.
@@ -418,6 +420,10 @@ pub(crate) fn build_storage_read(matches: &Matches) -> Result<Request, CommandEr
             .map_err(|_| bad("--block", text, "it is a number, from 0"))?,
     };
     Ok(Request::StorageRead { device, block })
+}
+
+pub(crate) fn build_host_mitigations(_: &Matches) -> Result<Request, CommandError> {
+    Ok(Request::HostMitigations)
 }
 
 pub(crate) fn build_host_memory(_: &Matches) -> Result<Request, CommandError> {

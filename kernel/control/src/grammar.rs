@@ -200,7 +200,7 @@ const fn on_vm(
 }
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 21] = [
+pub(crate) static COMMANDS: [CommandSpec; 22] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -351,6 +351,11 @@ pub(crate) static COMMANDS: [CommandSpec; 21] = [
         &["host", "cpus"],
         "show the host's CPUs",
         command::build_host_cpus,
+    ),
+    plain(
+        &["host", "mitigations"],
+        "show speculative leaks and their guards",
+        command::build_host_mitigations,
     ),
     plain(
         &["host", "memory"],

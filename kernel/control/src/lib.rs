@@ -44,8 +44,9 @@ pub use error::CommandError;
 pub use help::help;
 pub use render::{Style, render, render_error};
 pub use report::{
-    BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo,
-    NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
+    MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse,
+    VmDetails, VmState, VmSummary,
 };
 pub use settings::Setting;
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

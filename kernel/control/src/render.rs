@@ -4,8 +4,8 @@
 
 use crate::definition::VmDefinition;
 use crate::report::{
-    CpuInfo, DeviceInfo, HostInfo, LogLevel, LogLine, MemoryInfo, Response, StopRecord, TopPage,
-    VcpuDetails, VmDetails, VmState, VmSummary,
+    CpuInfo, DeviceInfo, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, Response,
+    StopRecord, TopPage, VcpuDetails, VmDetails, VmState, VmSummary,
 };
 use crate::table::{Align, Table};
 use crate::units::{format_bytes, format_nanos, format_permille};
@@ -42,6 +42,7 @@ pub fn render(response: &Response, style: Style) -> String {
             Response::Cpus(cpus) => json(cpus),
             Response::Devices(devices) => json(devices),
             Response::Block(block) => json(block),
+            Response::Mitigations(list) => json(list),
             Response::Memory(memory) => json(memory),
             Response::Log(lines) => json(lines),
             Response::Top(page) => json(page),
@@ -56,6 +57,7 @@ pub fn render(response: &Response, style: Style) -> String {
         Response::Cpus(cpus) => cpu_list(cpus),
         Response::Devices(devices) => device_list(devices),
         Response::Block(block) => hex_dump(&block.bytes),
+        Response::Mitigations(list) => mitigations(list, style),
         Response::Memory(memory) => memory_info(memory),
         Response::Log(lines) => log(lines, style),
         Response::Top(page) => top(page),
@@ -361,6 +363,34 @@ fn cpu_list(cpus: &[CpuInfo]) -> String {
             format_permille(cpu.busy_permille),
             cpu.interrupts.to_string(),
             cpu.exits.to_string(),
+        ]);
+    }
+    table.to_text()
+}
+
+fn mitigations(list: &[Mitigation], style: Style) -> String {
+    let mut table = Table::new(&[
+        ("LEAK", Align::Left),
+        ("STATE", Align::Left),
+        ("GUARD", Align::Left),
+        ("WHY", Align::Left),
+    ]);
+    for entry in list {
+        let colour = match entry.state {
+            LeakState::Absent | LeakState::Guarded => GREEN,
+            LeakState::Open | LeakState::Defenceless => RED,
+        };
+        let state = entry.state.name();
+        let guard = Some(entry.guard.clone()).filter(|text| !text.is_empty());
+        table.row([
+            entry.leak.clone(),
+            if style == Style::Colour {
+                colour.paint(state)
+            } else {
+                state.to_string()
+            },
+            or_dash(guard),
+            entry.reason.clone(),
         ]);
     }
     table.to_text()

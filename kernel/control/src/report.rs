@@ -229,6 +229,46 @@ pub struct CpuInfo {
     pub exits: u64,
 }
 
+/// How things stand with one leak of speculative execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LeakState {
+    /// The CPU does not have it.
+    Absent,
+    /// What guards against it is done.
+    Guarded,
+    /// It could be guarded against, and is not.
+    Open,
+    /// The CPU offers nothing against it.
+    Defenceless,
+}
+
+impl LeakState {
+    /// Returns its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Guarded => "guarded",
+            Self::Open => "open",
+            Self::Defenceless => "defenceless",
+        }
+    }
+}
+
+/// A leak of speculative execution.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mitigation {
+    /// What leaks.
+    pub leak: String,
+    /// How things stand.
+    pub state: LeakState,
+    /// What guards against it; empty where nothing is needed or nothing helps.
+    pub guard: String,
+    /// Why: what the CPU says.
+    pub reason: String,
+}
+
 /// Where a host's memory is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MemoryInfo {
@@ -324,6 +364,8 @@ pub enum Response {
     Devices(Vec<DeviceInfo>),
     /// To `storage device read`.
     Block(BlockContent),
+    /// To `host mitigations`.
+    Mitigations(Vec<Mitigation>),
     /// To `host memory`.
     Memory(MemoryInfo),
     /// To `host log`.

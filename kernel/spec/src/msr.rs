@@ -23,6 +23,10 @@ msrs! {
     SPEC_CTRL = 0x48;
     /// Prediction commands.
     PRED_CMD = 0x49;
+    /// Leaks of speculative execution that the CPU does not have, and what it has against others.
+    ARCH_CAPABILITIES = 0x10a;
+    /// Commands to flush caches.
+    FLUSH_CMD = 0x10b;
     /// SYSENTER code segment.
     SYSENTER_CS = 0x174;
     /// SYSENTER stack pointer.

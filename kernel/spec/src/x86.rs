@@ -124,6 +124,8 @@ bitflags! {
         const FFXSR = 1 << 14;
         /// Translation-cache extension.
         const TCE = 1 << 15;
+        /// Automatic IBRS.
+        const AIBRSE = 1 << 21;
         const _ = !0;
     }
 }

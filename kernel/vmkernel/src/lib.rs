@@ -14,6 +14,7 @@ pub mod input;
 pub mod interrupts;
 pub mod log;
 pub mod memory;
+pub mod mitigations;
 pub mod power;
 pub mod run_guest;
 pub mod shell;

@@ -4,7 +4,7 @@
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::inventory;
-use crate::{console, cpus, exec, fault, log, run_guest, shell, storage, timer};
+use crate::{console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
@@ -103,6 +103,7 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
         fault::refuse(&reason);
     }
     start_interrupts(&platform, start);
+    mitigations::start();
     cpus::prepare_virtualization();
     cpus::enable_virtualization();
     greet(&boot, &ram);

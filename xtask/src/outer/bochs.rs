@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, ErrorKind, PipeReader, PipeWriter, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::thread::{self, JoinHandle};
@@ -41,7 +42,8 @@ const MODELS: [&str; 15] = [
     "corei3_cnl",
     "corei7_icelake_u",
 ];
-/// What has to be installed. Debian's Bochs has no display library without a display; `term` does with none.
+/// What has to be installed. Debian's Bochs has no display library without a display; `term` makes do with a
+/// pseudo-terminal.
 pub(super) const NEEDS: [Need; 8] = [
     Need::program("bochs-bin", "bochs"),
     Need::file(
@@ -68,6 +70,10 @@ const CONTINUES: usize = 10_000;
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 /// Bytes of its log that are kept: every exit of a guest is a line.
 const LOG_SIZE_MAX: usize = 64 << 20;
+/// What it says before the path of the terminal that shows the machine's screen.
+const SCREEN_AT: &str = "Bochs connected to screen ";
+/// Of open(2), on x86.
+const O_NOCTTY: i32 = 0o400;
 /// What it calls a panic when Basalt asks for the end.
 const ORDERED_END: &str = "shutdown requested";
 /// Lines that are shown of what it found wrong, and of its last words.
@@ -266,19 +272,27 @@ impl Remarks {
 
     /// What went wrong or else its last words, and where all of it stands; Bochs has ended.
     pub(super) fn explain(self) -> String {
-        drop(self.writer);
-        let mut text = String::new();
-        if let Ok(Ok(said)) = self.reader.join() {
-            text.push_str("\nBochs said:");
-            let last = said.last.iter().filter(|_| said.wrong.is_empty());
-            for line in said.wrong.iter().chain(last) {
-                let _ = write!(text, "\n  | {line}");
-            }
+        let (said, log) = self.finish();
+        let last = said.last.iter().filter(|_| said.wrong.is_empty());
+        let mut text = String::from("\nBochs said:");
+        for line in said.wrong.iter().chain(last) {
+            let _ = write!(text, "\n  | {line}");
         }
-        if let Ok((_, path)) = self.log.keep() {
+        if let Ok((_, path)) = log.keep() {
             let _ = write!(text, "\nand all of it is in {}", path.display());
         }
         text
+    }
+
+    /// What went wrong, if anything did; Bochs has ended.
+    pub(super) fn complaints(self) -> Vec<String> {
+        self.finish().0.wrong
+    }
+
+    fn finish(self) -> (Said, NamedTempFile) {
+        drop(self.writer);
+        let said = self.reader.join().ok().and_then(Result::ok);
+        (said.unwrap_or_default(), self.log)
     }
 }
 
@@ -297,7 +311,9 @@ fn read_remarks(reader: PipeReader, mut file: File) -> io::Result<Said> {
             file.write_all(&bytes)?;
         }
         let line = String::from_utf8_lossy(bytes.trim_ascii_end());
-        if is_wrong(&line) {
+        if let Some(rest) = line.split_once(SCREEN_AT) {
+            watch_screen(rest.1.trim_matches('"').to_owned());
+        } else if is_wrong(&line) {
             if said.wrong.len() < WRONG_LINES {
                 said.wrong.push(line.into_owned());
             }
@@ -308,6 +324,19 @@ fn read_remarks(reader: PipeReader, mut file: File) -> io::Result<Said> {
             said.last.push_back(line.into_owned());
         }
     }
+}
+
+/// Reads what Bochs shows on its pseudo-terminal, for nobody: once that is full, Bochs waits for ever.
+fn watch_screen(path: String) {
+    thread::spawn(move || {
+        let mut options = File::options();
+        // On no account may it become the terminal by which this process can be interrupted.
+        options.read(true).custom_flags(O_NOCTTY);
+        if let Ok(mut screen) = options.open(path) {
+            // It ends with an error when Bochs is gone.
+            let _ = io::copy(&mut screen, &mut io::sink());
+        }
+    });
 }
 
 /// Whether a line says that something is wrong: a panic of Bochs', an entry into a guest that it refused. Lines start

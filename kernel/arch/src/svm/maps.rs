@@ -3,6 +3,7 @@
 
 use crate::idt::wrmsr_if_accepted;
 use crate::physmem::frame_as;
+use crate::virt::PASSED_THROUGH;
 use addr::{Hfn, Hpa};
 use spec::msr::Msr;
 
@@ -17,20 +18,6 @@ pub(crate) struct PermissionMaps {
     msr: Hpa,
     io: Hpa,
 }
-
-/// MSRs whose guest values live in the CPU while the guest runs.
-const PASSED_THROUGH: [Msr; 10] = [
-    Msr::FS_BASE,
-    Msr::GS_BASE,
-    Msr::KERNEL_GS_BASE,
-    Msr::STAR,
-    Msr::LSTAR,
-    Msr::CSTAR,
-    Msr::SFMASK,
-    Msr::SYSENTER_CS,
-    Msr::SYSENTER_ESP,
-    Msr::SYSENTER_EIP,
-];
 
 /// Those that hold linear addresses, which must be canonical.
 const HOLD_ADDRESSES: [Msr; 5] = [

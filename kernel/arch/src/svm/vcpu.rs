@@ -9,6 +9,7 @@ use crate::percpu;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
 use crate::svm::nmi::NmiService;
 use crate::svm::{Features, features, maps};
+use crate::switch_text::{gprs, xmm};
 use crate::tag::Tag;
 use crate::virt::NewVcpu;
 use addr::Hfn;
@@ -182,10 +183,6 @@ impl Drop for Vcpu {
 ///
 /// # Safety
 /// See [`Vcpu::enter`], its only caller.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one straight run of instructions, a register a line"
-)]
 #[inline(always)]
 unsafe fn switch_worlds(vcpu: &mut Vcpu) -> bool {
     let ran: u64;
@@ -202,70 +199,16 @@ unsafe fn switch_worlds(vcpu: &mut Vcpu) -> bool {
             "jne 2f",
             "mov rax, [rdi + {vmcb}]",
             "vmload rax",
-            "movaps xmm0, [rdi]",
-            "movaps xmm1, [rdi + 0x10]",
-            "movaps xmm2, [rdi + 0x20]",
-            "movaps xmm3, [rdi + 0x30]",
-            "movaps xmm4, [rdi + 0x40]",
-            "movaps xmm5, [rdi + 0x50]",
-            "movaps xmm6, [rdi + 0x60]",
-            "movaps xmm7, [rdi + 0x70]",
-            "movaps xmm8, [rdi + 0x80]",
-            "movaps xmm9, [rdi + 0x90]",
-            "movaps xmm10, [rdi + 0xa0]",
-            "movaps xmm11, [rdi + 0xb0]",
-            "movaps xmm12, [rdi + 0xc0]",
-            "movaps xmm13, [rdi + 0xd0]",
-            "movaps xmm14, [rdi + 0xe0]",
-            "movaps xmm15, [rdi + 0xf0]",
+            xmm!(loads "rdi"),
             "ldmxcsr [rdi + {mxcsr}]",
-            "mov rcx, [rdi + {gprs} + 0x08]",
-            "mov rdx, [rdi + {gprs} + 0x10]",
-            "mov rbx, [rdi + {gprs} + 0x18]",
-            "mov rbp, [rdi + {gprs} + 0x28]",
-            "mov rsi, [rdi + {gprs} + 0x30]",
-            "mov r8, [rdi + {gprs} + 0x40]",
-            "mov r9, [rdi + {gprs} + 0x48]",
-            "mov r10, [rdi + {gprs} + 0x50]",
-            "mov r11, [rdi + {gprs} + 0x58]",
-            "mov r12, [rdi + {gprs} + 0x60]",
-            "mov r13, [rdi + {gprs} + 0x68]",
-            "mov r14, [rdi + {gprs} + 0x70]",
-            "mov r15, [rdi + {gprs} + 0x78]",
+            gprs!(loads "rdi"),
             "mov rdi, [rdi + {gprs} + 0x38]",
             "vmrun rax",
             "vmsave rax",
             "mov rax, [rsp]",
-            "mov [rax + {gprs} + 0x08], rcx",
-            "mov [rax + {gprs} + 0x10], rdx",
-            "mov [rax + {gprs} + 0x18], rbx",
-            "mov [rax + {gprs} + 0x28], rbp",
-            "mov [rax + {gprs} + 0x30], rsi",
+            gprs!(stores "rax"),
             "mov [rax + {gprs} + 0x38], rdi",
-            "mov [rax + {gprs} + 0x40], r8",
-            "mov [rax + {gprs} + 0x48], r9",
-            "mov [rax + {gprs} + 0x50], r10",
-            "mov [rax + {gprs} + 0x58], r11",
-            "mov [rax + {gprs} + 0x60], r12",
-            "mov [rax + {gprs} + 0x68], r13",
-            "mov [rax + {gprs} + 0x70], r14",
-            "mov [rax + {gprs} + 0x78], r15",
-            "movaps [rax], xmm0",
-            "movaps [rax + 0x10], xmm1",
-            "movaps [rax + 0x20], xmm2",
-            "movaps [rax + 0x30], xmm3",
-            "movaps [rax + 0x40], xmm4",
-            "movaps [rax + 0x50], xmm5",
-            "movaps [rax + 0x60], xmm6",
-            "movaps [rax + 0x70], xmm7",
-            "movaps [rax + 0x80], xmm8",
-            "movaps [rax + 0x90], xmm9",
-            "movaps [rax + 0xa0], xmm10",
-            "movaps [rax + 0xb0], xmm11",
-            "movaps [rax + 0xc0], xmm12",
-            "movaps [rax + 0xd0], xmm13",
-            "movaps [rax + 0xe0], xmm14",
-            "movaps [rax + 0xf0], xmm15",
+            xmm!(stores "rax"),
             "stmxcsr [rax + {mxcsr}]",
             "ldmxcsr [rip + {host_mxcsr}]",
             // The host's GS base is back only after VMLOAD, so its address comes from the vCPU.

@@ -18,6 +18,7 @@ pub(crate) use vcpu::Vcpu;
 use crate::cpu::{self, cpuid};
 use crate::idt::rdmsr_if_present;
 use crate::physmem::frame_as;
+use crate::virt;
 use addr::{Hfn, Hpa};
 use alloc::format;
 use alloc::string::String;
@@ -127,20 +128,6 @@ fn msr_bitmap() -> Hpa {
     *MSR_BITMAP.get().expect("the map is made at start-up")
 }
 
-/// MSRs whose guest values are in the CPU while the guest runs.
-const PASSED_THROUGH: [Msr; 10] = [
-    Msr::FS_BASE,
-    Msr::GS_BASE,
-    Msr::KERNEL_GS_BASE,
-    Msr::STAR,
-    Msr::LSTAR,
-    Msr::CSTAR,
-    Msr::SFMASK,
-    Msr::SYSENTER_CS,
-    Msr::SYSENTER_ESP,
-    Msr::SYSENTER_EIP,
-];
-
 /// Makes the MSR bitmap (SDM vol. 3, 25.6.9) in the frame `frame`.
 ///
 /// # Safety
@@ -150,7 +137,7 @@ pub(crate) unsafe fn prepare(frame: Hfn) {
         // SAFETY: the caller's promise; any bytes are valid for the type.
         let map: &mut [u8; 4096] = unsafe { frame_as(frame) };
         map.fill(0xff);
-        for msr in PASSED_THROUGH {
+        for msr in virt::PASSED_THROUGH {
             // Reads of low and high MSRs, then writes of both: 1 KiB each.
             let base = if msr.0 >= 0xc000_0000 { 1024 } else { 0 };
             let byte = base + (msr.0 & 0x1fff) as usize / 8;

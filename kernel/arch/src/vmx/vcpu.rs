@@ -11,7 +11,7 @@ use crate::nested::NestedTable;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
 use crate::tag::Tag;
 use crate::virt::NewVcpu;
-use crate::{debug, gdt, percpu};
+use crate::{debug, gdt, guard, percpu};
 use addr::{Hfn, Hpa};
 use api::backend::{VcpuBackend, VcpuState};
 use core::ptr;
@@ -83,6 +83,8 @@ pub(crate) struct Vcpu {
     pub(super) dr6: u64,
     pub(super) cr2: u64,
     pub(super) held: [u64; 5],
+    /// Something has to be emptied before each entry.
+    is_guarded: bool,
     /// The CPU whose state the VMCS has for the host.
     host_cpu: u32,
 }
@@ -164,6 +166,9 @@ impl Vcpu {
     /// Runs the guest until it exits, see [`VcpuBackend::enter`].
     #[inline(always)]
     pub(super) fn run(&mut self) -> bool {
+        if self.is_guarded {
+            guard::before_entry();
+        }
         // SAFETY: VMX is on, the VMCS is current and was set up by `new` and `load` so that an exit leads back to the
         // kernel as it was; the guest cannot leave its nested tables, which outlive it.
         let outcome = unsafe { switch::enter(&mut self.registers) };
@@ -340,6 +345,7 @@ impl NewVcpu for Vcpu {
             dr6: 0,
             cr2: 0,
             held: [0; 5],
+            is_guarded: guard::guards_entries(),
             host_cpu: u32::MAX,
         };
         this.with_vmcs(Self::set_up);

@@ -39,6 +39,7 @@ fn simple_commands() {
     assert_eq!(request("vm list"), Request::VmList);
     assert_eq!(request("host info"), Request::HostInfo);
     assert_eq!(request("host cpus"), Request::HostCpus);
+    assert_eq!(request("host mitigations"), Request::HostMitigations);
     assert_eq!(request("host memory"), Request::HostMemory);
     assert_eq!(request("host reboot"), Request::HostReboot);
     assert_eq!(request("host poweroff"), Request::HostPoweroff);

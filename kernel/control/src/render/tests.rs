@@ -3,8 +3,8 @@
 use super::{Style, render, render_error};
 use crate::definition::{VmDefinition, VmName};
 use crate::report::{
-    CpuInfo, CpuUse, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo, NodeMemory, Response,
-    StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    CpuInfo, CpuUse, ExitCount, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation,
+    NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
 };
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -179,4 +179,23 @@ fn everything_has_a_text_and_json() {
         );
         assert_eq!(json.lines().count(), 1);
     }
+}
+
+#[test]
+fn mitigations_say_what_leaks_and_why() {
+    let entry = |leak: &str, state, guard: &str| Mitigation {
+        leak: leak.to_string(),
+        state,
+        guard: guard.to_string(),
+        reason: "the CPU says so".to_string(),
+    };
+    let response = Response::Mitigations(vec![
+        entry("return stack", LeakState::Open, "filling it"),
+        entry("L1 terminal fault", LeakState::Absent, ""),
+    ]);
+    let text = render(&response, Style::Plain);
+    assert!(text.starts_with("LEAK "), "{text}");
+    assert!(text.contains("absent  -  "), "{text}");
+    assert!(render(&response, Style::Colour).contains("\x1b[31mopen\x1b[0m"));
+    assert!(render(&response, Style::Json).contains(r#""state":"open","guard":"filling it""#));
 }

@@ -1,6 +1,7 @@
 //! Carrying out requests.
 
 use super::{attach, interrupted_within, print, reports};
+use crate::mitigations;
 use crate::power;
 use crate::storage;
 use crate::vm::inventory;
@@ -33,6 +34,7 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::HostCpus => Response::Cpus(reports::cpus()),
         Request::StorageList => Response::Devices(storage::report()),
         Request::StorageRead { device, block } => read_block(&device, block).await?,
+        Request::HostMitigations => Response::Mitigations(mitigations::report()),
         Request::HostMemory => Response::Memory(reports::memory()),
         Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
         Request::HostTop(options) => return top(options, style).await,

@@ -64,6 +64,8 @@ impl fmt::Display for StopReason {
 pub struct VmShared {
     /// Its name. [const after init]
     pub name: String,
+    /// A number that no other run of a VM on this host has. [const after init]
+    pub(super) number: u64,
     /// Its RAM.
     pub ram: Arc<GuestRam>,
     /// Its virtual time.
@@ -98,8 +100,10 @@ impl VmShared {
         routing: SpinLock<Routing>,
         serial: Arc<Serial>,
     ) -> Self {
+        static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
         Self {
             name,
+            number: NEXT_NUMBER.fetch_add(1, Ordering::Relaxed),
             ram,
             clock: VmClock::new_stopped(u32::try_from(links.len()).unwrap_or(u32::MAX)),
             links,

@@ -33,6 +33,9 @@ const STALL_GRACE_NANOS: u64 = 2_000;
 /// Number of the vCPU whose extended state is live on each CPU, 0 for none.
 static LIVE: [AtomicU64; arch::percpu::CPUS_MAX] =
     [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
+/// Number of the VM that ran last on each CPU.
+static LAST_VM: [AtomicU64; arch::percpu::CPUS_MAX] =
+    [const { AtomicU64::new(0) }; arch::percpu::CPUS_MAX];
 static NEXT_IDENTITY: AtomicU64 = AtomicU64::new(1);
 
 /// Why vCPUs exit, as far as it is counted.
@@ -278,10 +281,13 @@ impl<B: VcpuBackend> VcpuWorld<B> {
 
     /// Brings the vCPU's state into this CPU at the start of a poll.
     fn arrive(&mut self) {
-        let live = &LIVE[arch::percpu::current().index() as usize];
-        let is_live = live.swap(self.identity, Ordering::Relaxed) == self.identity;
+        let cpu = arch::percpu::current().index() as usize;
+        let is_live = LIVE[cpu].swap(self.identity, Ordering::Relaxed) == self.identity;
         self.cpu.arrive(is_live);
         if !is_live {
+            if LAST_VM[cpu].swap(self.vm.number, Ordering::Relaxed) != self.vm.number {
+                arch::guard::pass_to_other_vm();
+            }
             self.fpu.load();
             self.policy.load_cpu_msrs();
         }
