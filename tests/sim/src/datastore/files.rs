@@ -3,6 +3,7 @@
 //! Every host works in a directory of its own and, now and then, in one that all share. What may be found afterwards
 //! the oracle knows; whether the volume is whole fsck says.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -68,6 +69,37 @@ impl FileHost {
             }
             clock.sleep(self.world.between(MS, 2 * SECOND)).await;
         }
+    }
+
+    /// Makes and removes files in its own directory as fast as it can, and counts what it did.
+    ///
+    /// # Errors
+    /// Whatever goes wrong on a disk on which nothing goes wrong.
+    pub async fn hammer(self, done: Rc<Cell<u64>>) -> Result<(), Error> {
+        let locks = Rc::new(self.join().await.map_err(|_| Error::Failed)?);
+        let alive = async {
+            locks.keep_alive().await;
+            Err(Error::Failed)
+        };
+        let work = async {
+            let mut volume = self.mount(&locks).await?;
+            let places = self.places(&mut volume).await?;
+            for number in 0_u64.. {
+                let name = format!("{}-a-{number}", self.host);
+                volume.create(places.home, &name, Kind::File).await?;
+                if number % 2 == 1 {
+                    volume.remove(places.home, &name).await?;
+                    done.set(done.get() + 1);
+                }
+                done.set(done.get() + 1);
+                if number % 8 == 0 {
+                    volume.sync().await?;
+                }
+                volume.tick().await?;
+            }
+            Ok(())
+        };
+        race(alive, work).await
     }
 
     fn clock(&self) -> HostClock {

@@ -15,6 +15,7 @@ pub mod toy;
 pub mod weather;
 pub mod world;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -131,6 +132,35 @@ fn sweep_each(plan: Plan, count: u64, step: u64) -> Sweep {
     sweep
 }
 
+/// Lets `hosts` hosts make and remove files, each in a directory of its own, for ten seconds of virtual time on a disk
+/// that answers within a millisecond, and returns how many they made and removed in all. The disk serves any number of
+/// requests at a time, so what keeps hosts from going as fast together as alone is what they wait for of each other.
+#[must_use]
+pub fn rate_of(hosts: usize) -> u64 {
+    let world = Rc::new(World::new(1, false));
+    let weather = Weather::calm(world::MS);
+    let backend = Backend::CompareAndWrite;
+    let mut simulation =
+        Simulation::with_files(Rc::clone(&world), hosts, weather, backend, LARGE_BYTES);
+    let done = Rc::new(Cell::new(0));
+    for (number, party) in simulation.hosts.iter().take(hosts).enumerate() {
+        if let Party::Files(host) = party.clone() {
+            let hammering = host.hammer(Rc::clone(&done));
+            let world = Rc::clone(&world);
+            simulation.world.spawn(number, async move {
+                if let Err(error) = hammering.await {
+                    world.condemn(|| format!("a host that nothing disturbs fails: {error}"));
+                }
+            });
+        }
+    }
+    simulation.advance(10 * SECOND);
+    done.get()
+}
+
+/// Bytes of a volume on which every host finds a cluster of its own.
+const LARGE_BYTES: u64 = 2 << 30;
+
 /// Runs one schedule.
 #[must_use]
 pub fn run(plan: Plan, traced: bool) -> Outcome {
@@ -196,7 +226,9 @@ impl Simulation {
         });
         match plan.subject {
             Subject::Locks => Self::with_toys(plan, world, count, weather, backend),
-            Subject::Volume => Self::with_files(world, count, weather, backend),
+            Subject::Volume => {
+                Self::with_files(world, count, weather, backend, template::VOLUME_BYTES)
+            }
         }
     }
 
@@ -249,11 +281,17 @@ impl Simulation {
         }
     }
 
-    fn with_files(world: Rc<World>, count: usize, weather: Weather, backend: Backend) -> Self {
+    fn with_files(
+        world: Rc<World>,
+        count: usize,
+        weather: Weather,
+        backend: Backend,
+        bytes: u64,
+    ) -> Self {
         let block_len: usize = if world.chance(300) { 512 } else { 4096 };
-        let template = template::volume(backend, block_len as u32, SLOTS);
+        let template = template::volume(backend, block_len as u32, SLOTS, bytes);
         let template = template.unwrap_or_else(|error| panic!("no volume could be made: {error}"));
-        let blocks = template::VOLUME_BYTES / block_len as u64;
+        let blocks = bytes / block_len as u64;
         let geometry = geometry(&world, backend, block_len, blocks);
         let disk = Rc::new(Disk::new(Rc::clone(&world), geometry, weather.fabric));
         disk.preload(&template.blocks);

@@ -30,8 +30,8 @@ pub struct Template {
     pub blocks: Rc<[(u64, Rc<[u8]>)]>,
 }
 
-/// What a template is for: the atomic step, bytes of a logical block, slots.
-type Key = (Backend, u32, u16);
+/// What a template is for: the atomic step, bytes of a logical block, slots, bytes of the volume.
+type Key = (Backend, u32, u16, u64);
 
 thread_local! {
     static TEMPLATES: RefCell<HashMap<Key, Template>> = RefCell::default();
@@ -41,8 +41,13 @@ thread_local! {
 ///
 /// # Errors
 /// What `mkfs` and the making of directories return; with the sizes used here nothing.
-pub fn volume(backend: Backend, logical_block: u32, slots: u16) -> Result<Template, Error> {
-    let key = (backend, logical_block, slots);
+pub fn volume(
+    backend: Backend,
+    logical_block: u32,
+    slots: u16,
+    bytes: u64,
+) -> Result<Template, Error> {
+    let key = (backend, logical_block, slots, bytes);
     let known = TEMPLATES.with_borrow(|templates| templates.get(&key).cloned());
     if let Some(template) = known {
         return Ok(template);
@@ -52,8 +57,8 @@ pub fn volume(backend: Backend, logical_block: u32, slots: u16) -> Result<Templa
     Ok(template)
 }
 
-fn make((backend, logical_block, slots): Key) -> Result<Template, Error> {
-    let disk = RamDisk::new(VOLUME_BYTES, logical_block);
+fn make((backend, logical_block, slots, bytes): Key) -> Result<Template, Error> {
+    let disk = RamDisk::new(bytes, logical_block);
     let mut options = MkfsOptions::new(*b"a simulated one!", *b"0123456789abcdef");
     options.backend = backend;
     options.slots = u32::from(slots);

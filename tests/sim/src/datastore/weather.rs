@@ -46,6 +46,27 @@ impl Fabric {
 }
 
 impl Weather {
+    /// Weather in which nothing goes wrong and a request takes up to `latency` nanoseconds.
+    #[must_use]
+    pub const fn calm(latency: u64) -> Self {
+        Self {
+            fabric: Fabric {
+                in_flight: 3_800 * MS,
+                timeout: 1_000 * MS,
+                latency,
+                lost_replies: 0,
+                lost_requests: 0,
+                late: 0,
+                repeated: 0,
+                torn: 0,
+                rule: None,
+            },
+            drift_ppm_max: 0,
+            between_blows: 0,
+            kinds: [0; 4],
+        }
+    }
+
     /// Draws the weather of a schedule.
     #[must_use]
     pub fn draw(world: &World, rule: Option<Rule>) -> Self {
