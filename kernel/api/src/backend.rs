@@ -110,6 +110,8 @@ pub enum Exit {
     MachineCheck,
     /// The guest met a fault while a double fault was delivered.
     TripleFault,
+    /// A switch of tasks by hardware, which this CPU leaves to the monitor.
+    TaskSwitch,
     /// Nothing to be done: go on.
     Nothing,
     /// The CPU refused the guest's state; [`VcpuBackend::describe_exit`] says what it is about.
@@ -328,8 +330,7 @@ pub trait VcpuBackend: Send + Unpin + 'static {
     fn set_tsc_offset(&mut self, value: u64);
 
     /// Moves past the instruction that exited: RIP, interrupt shadow. `usual` is its length without needless prefixes,
-    /// in bytes, for CPUs that do not tell; `None` if it must be decoded, and then the caller has done so. Tells
-    /// whether a single-step trap is due.
+    /// in bytes, for CPUs that do not tell, see [`Self::knows_length`]. Tells whether a single-step trap is due.
     fn advance(&mut self, usual: u64) -> bool;
     /// As [`Self::advance`], to a RIP that is known.
     fn advance_to(&mut self, rip: u64) -> bool;

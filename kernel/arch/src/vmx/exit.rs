@@ -101,6 +101,7 @@ impl Vcpu {
             | ExitReason::XRSTORS => Exit::Undefined,
             ExitReason(number) if is_vmx_instruction(number) => Exit::Undefined,
             ExitReason::TRIPLE_FAULT => Exit::TripleFault,
+            ExitReason::TASK_SWITCH => Exit::TaskSwitch,
             ExitReason::INIT | ExitReason::STARTUP | ExitReason::TPR_THRESHOLD => Exit::Nothing,
             ExitReason(number) => Exit::Unknown(u64::from(number)),
         }

@@ -77,6 +77,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             Exit::Rdpmc => self.raise(Exception::GP, Some(0)),
             Exit::Undefined => self.raise(Exception::UD, None),
             Exit::TripleFault => return self.stop("triple fault"),
+            Exit::TaskSwitch => {
+                return self.stop("a hardware task switch, which Basalt does not do on Intel CPUs");
+            }
             Exit::MachineCheck => {
                 return self.stop("the host's CPU reported a machine check while the guest ran");
             }
