@@ -138,17 +138,14 @@ pub(crate) unsafe fn prepare(first: Hfn) {
     MAPS.call_once(|| unsafe { PermissionMaps::new(first) });
 }
 
-/// Says what there is.
+/// Says what there is and is used.
 pub(crate) fn describe() -> String {
-    const NAMES: [(u32, &str); 8] = [
-        (2, "SVM lock"),
+    /// What is used where there is it.
+    const NAMES: [(u32, &str); 4] = [
         (3, "next-RIP"),
-        (5, "clean bits"),
         (6, "flush by ASID"),
         (7, "decode assists"),
         (10, "PAUSE filter"),
-        (13, "AVIC"),
-        (16, "virtual GIF"),
     ];
     let features = features();
     let mut text = format!("AMD SVM, nested paging, {} ASIDs", features.asids);

@@ -177,7 +177,7 @@ fn revision() -> u32 {
     features().capabilities.basic as u32 & 0x7fff_ffff
 }
 
-/// Says what there is.
+/// Says what there is and is used.
 pub(crate) fn describe() -> String {
     let Features {
         capabilities,
@@ -186,7 +186,6 @@ pub(crate) fn describe() -> String {
     let ept = capabilities.ept;
     let secondary = |flag| controls.secondary.contains(flag);
     let names = [
-        (ept.pages_1g(), "1 GiB pages"),
         (ept.accessed_dirty(), "accessed and dirty bits"),
         (secondary(SecondaryControls::VPID), "VPID"),
         (
