@@ -38,9 +38,9 @@ const REQUESTS: u64 = 20_000;
 pub(crate) struct Bench {
     /// The image; made anew.
     image: PathBuf,
-    /// A directory of the file system to compare with.
+    /// A directory of the file system to compare with; without one, what is compared with the device alone.
     #[arg(long)]
-    beside: PathBuf,
+    beside: Option<PathBuf>,
 }
 
 type OnRam = Volume<(RamDisk, LocalLocks, HostClock)>;
@@ -97,9 +97,11 @@ pub(crate) fn bench(options: &Bench) -> Result<()> {
     let locks = LocalLocks::default();
     let mounted = Volume::mount(Rc::clone(&disk), layout, locks, clock, settings);
     let mut volume: OnFile = block_on(mounted)?;
-    names(&mut volume, &options.beside)?;
-    growth(&mut volume, &options.beside)?;
-    look_ups(&mut volume, &options.beside)?;
+    if let Some(beside) = &options.beside {
+        names(&mut volume, beside)?;
+        growth(&mut volume, beside)?;
+        look_ups(&mut volume, beside)?;
+    }
     mapping(&mut volume, &disk)?;
     block_on(volume.unmount())?;
     sizes()
