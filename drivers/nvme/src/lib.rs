@@ -55,15 +55,17 @@ pub struct Controller<R, M> {
     registers: R,
     memory: M,
     io: Pair,
-    /// A bit for each slot that is in use.
-    busy: u32,
+    /// A bit for each slot that was given out and not released.
+    taken: u32,
+    /// A bit for each slot whose command has no answer yet.
+    sent: u32,
     identity: Identity,
 }
 
 /// Why a request was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// All slots are in use; try again after a completion.
+    /// All slots are taken; try again after a release.
     Full,
     /// More pages than a request can have, or blocks than a command can name.
     TooLong,
@@ -77,7 +79,7 @@ impl<R: Registers, M: SharedMemory> Controller<R, M> {
     }
 
     /// Hands a request over; `pages` are the bus addresses of its data, a page each, and stay the device's until the slot
-    /// that is returned completes.
+    /// that is returned completes. The slot is the caller's until [`Self::release`].
     ///
     /// # Errors
     /// [`Refused`]; nothing was sent.
@@ -85,13 +87,14 @@ impl<R: Registers, M: SharedMemory> Controller<R, M> {
         if pages.len() > PAGES_MAX || request.blocks > 1 << 16 {
             return Err(Refused::TooLong);
         }
-        let slot = (!self.busy).trailing_zeros() as u16;
+        let slot = (!self.taken).trailing_zeros() as u16;
         if slot >= SLOTS {
             return Err(Refused::Full);
         }
         let mut command = Command::new(request, slot);
         self.set_data(&mut command, request, slot, pages);
-        self.busy |= 1 << slot;
+        self.taken |= 1 << slot;
+        self.sent |= 1 << slot;
         self.io.push(&self.registers, &self.memory, &command);
         Ok(slot)
     }
@@ -101,12 +104,18 @@ impl<R: Registers, M: SharedMemory> Controller<R, M> {
         loop {
             let done = self.io.pop(&self.registers, &self.memory)?;
             // What was never sent, or was answered already, is the device's mistake and nobody's answer.
-            let is_ours = done.id < SLOTS && self.busy >> done.id & 1 != 0;
+            let is_ours = done.id < SLOTS && self.sent >> done.id & 1 != 0;
             if is_ours {
-                self.busy &= !(1 << done.id);
+                self.sent &= !(1 << done.id);
                 return Some((done.id, done.status));
             }
         }
+    }
+
+    /// Takes a slot back whose answer has been dealt with. One that the device still has stays taken.
+    pub fn release(&mut self, slot: u16) {
+        let bit = 1_u32.checked_shl(u32::from(slot)).unwrap_or(0);
+        self.taken &= !bit | self.sent;
     }
 
     /// Tells the device where the data is (1.4, 4.3): one page, two, or a list in the slot's part of the shared memory.

@@ -91,7 +91,8 @@ impl<R: Registers, M: SharedMemory> Controller<R, M> {
             registers,
             memory,
             io: Pair::new(IO, 1, stride),
-            busy: 0,
+            taken: 0,
+            sent: 0,
             identity,
         })
     }

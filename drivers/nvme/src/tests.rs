@@ -333,6 +333,7 @@ fn the_rings_go_round() {
         assert_eq!(controller.submit(&read, &pages(1)), Err(Refused::Full));
         for slot in sent {
             assert_eq!(controller.complete(), Some((slot, Status(0))));
+            controller.release(slot);
         }
         assert_eq!(controller.complete(), None);
     }
@@ -363,7 +364,27 @@ fn answers_to_nothing_are_ignored() {
             .unwrap();
         assert_eq!(controller.complete(), Some((slot, Status(0))));
         assert_eq!(controller.complete(), None);
+        controller.release(slot);
     }
+}
+
+#[test]
+fn a_slot_is_its_owners_until_the_release() {
+    let (_, controller) = start(Fault::None);
+    let mut controller = controller.unwrap();
+    let read = request(Operation::Read, 0, 8);
+    let first = controller.submit(&read, &pages(1)).unwrap();
+    controller.release(first);
+    let second = controller.submit(&read, &pages(1)).unwrap();
+    assert_ne!(first, second, "the device has not answered yet");
+    assert_eq!(controller.complete(), Some((first, Status(0))));
+    let third = controller.submit(&read, &pages(1)).unwrap();
+    assert!(
+        ![first, second].contains(&third),
+        "nobody has taken the answer yet"
+    );
+    controller.release(first);
+    assert_eq!(controller.submit(&read, &pages(1)), Ok(first));
 }
 
 #[test]

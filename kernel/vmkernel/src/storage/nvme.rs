@@ -11,7 +11,6 @@ use crate::interrupts::MessageVector;
 use crate::memory::{self, ranks};
 use crate::storage::ConfigPorts;
 use crate::timer;
-use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -50,10 +49,17 @@ enum Slot {
 struct State {
     controller: Controller<Window, SharedFrames>,
     slots: [Slot; SLOTS as usize],
-    /// Who waits for a slot.
-    full: VecDeque<Waker>,
-    /// Who waits until nothing is under way that nobody waits for.
-    draining: VecDeque<Waker>,
+    /// Who waits for a slot to become free: for a request, or because nobody waits for the one that has it.
+    waiting: Vec<Waker>,
+}
+
+impl State {
+    /// Makes a slot free whose answer has been dealt with; returns who is to be woken, without the lock.
+    fn release(&mut self, number: u16) -> Vec<Waker> {
+        self.slots[usize::from(number)] = Slot::Free;
+        self.controller.release(number);
+        core::mem::take(&mut self.waiting)
+    }
 }
 
 /// One controller's first namespace.
@@ -100,8 +106,7 @@ pub(super) async fn start(function: Function, name: &str) -> Result<NvmeDisk, St
         State {
             controller,
             slots: [const { Slot::Free }; SLOTS as usize],
-            full: VecDeque::new(),
-            draining: VecDeque::new(),
+            waiting: Vec::new(),
         },
     ));
     exec::spawn(
@@ -151,19 +156,17 @@ fn take_completions(state: &SpinLock<State>) -> Option<Vec<Waker>> {
     while let Some((number, status)) = state.controller.complete() {
         any = true;
         let slot = &mut state.slots[usize::from(number)];
-        if let Slot::Sent {
-            buffer,
-            waker,
-            abandoned,
-        } = core::mem::replace(slot, Slot::Free)
-        {
-            if !abandoned {
+        match core::mem::replace(slot, Slot::Free) {
+            Slot::Sent {
+                buffer,
+                waker,
+                abandoned: false,
+            } => {
                 *slot = Slot::Done { buffer, status };
+                woken.extend(waker);
             }
-            woken.extend(waker);
+            _ => woken.extend(state.release(number)),
         }
-        woken.extend(state.full.pop_front());
-        woken.extend(state.draining.drain(..));
     }
     any.then_some(woken)
 }
@@ -171,44 +174,45 @@ fn take_completions(state: &SpinLock<State>) -> Option<Vec<Waker>> {
 /// A request that the device has; dropping it leaves the buffer with the slot until the answer.
 struct InFlight<'a> {
     state: &'a SpinLock<State>,
-    slot: u16,
+    /// `None` once the answer was taken: then it may be somebody else's.
+    slot: Option<u16>,
 }
 
 impl InFlight<'_> {
-    fn poll(&self, waker: &Waker) -> Poll<(Buffer, Status)> {
+    fn poll(&mut self, waker: &Waker) -> Poll<(Buffer, Status)> {
+        let Some(number) = self.slot else {
+            return Poll::Pending;
+        };
         let mut state = self.state.lock();
-        let slot = &mut state.slots[usize::from(self.slot)];
-        match core::mem::replace(slot, Slot::Free) {
-            Slot::Done { buffer, status } => {
-                let next = state.full.pop_front();
-                drop(state);
-                next.into_iter().for_each(Waker::wake);
-                Poll::Ready((buffer, status))
-            }
-            Slot::Sent {
-                buffer, abandoned, ..
-            } => {
-                *slot = Slot::Sent {
-                    buffer,
-                    waker: Some(waker.clone()),
-                    abandoned,
-                };
-                Poll::Pending
-            }
-            // Taken already: nothing comes any more.
-            Slot::Free => Poll::Pending,
+        let slot = &mut state.slots[usize::from(number)];
+        if let Slot::Sent { waker: place, .. } = slot {
+            *place = Some(waker.clone());
+            return Poll::Pending;
         }
+        let Slot::Done { buffer, status } = core::mem::replace(slot, Slot::Free) else {
+            return Poll::Pending;
+        };
+        self.slot = None;
+        let woken = state.release(number);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        Poll::Ready((buffer, status))
     }
 }
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
+        let Some(number) = self.slot else {
+            return;
+        };
         let mut state = self.state.lock();
-        match &mut state.slots[usize::from(self.slot)] {
-            Slot::Sent { abandoned, .. } => *abandoned = true,
-            slot @ Slot::Done { .. } => *slot = Slot::Free,
-            Slot::Free => {}
+        if let Slot::Sent { abandoned, .. } = &mut state.slots[usize::from(number)] {
+            *abandoned = true;
+            return;
         }
+        let woken = state.release(number);
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -248,9 +252,9 @@ impl NvmeDisk {
             Ok(slot) => slot,
             Err(error) => return (waiting.unwrap_or_else(|| Buffer::zeroed(0)), Err(error)),
         };
-        let in_flight = InFlight {
+        let mut in_flight = InFlight {
             state: &self.state,
-            slot,
+            slot: Some(slot),
         };
         let (buffer, status) = poll_fn(|cx| in_flight.poll(cx.waker())).await;
         (buffer, status.result(request.lba))
@@ -268,7 +272,7 @@ impl NvmeDisk {
             Ok(number) => number,
             Err(Refused::TooLong) => return Poll::Ready(Err(BlockError::Invalid)),
             Err(Refused::Full) => {
-                state.full.push_back(waker.clone());
+                state.waiting.push(waker.clone());
                 return Poll::Pending;
             }
         };
@@ -406,7 +410,7 @@ impl BlockDevice for NvmeDisk {
             if !state.slots.iter().any(abandoned) {
                 return Poll::Ready(());
             }
-            state.draining.push_back(cx.waker().clone());
+            state.waiting.push(cx.waker().clone());
             Poll::Pending
         })
         .await;
