@@ -324,9 +324,7 @@ pub trait VcpuBackend: Send + Unpin + 'static {
     /// Sets an MSR of [`Self::msr`]; others are ignored.
     fn set_msr(&mut self, msr: Msr, value: u64);
 
-    /// Returns what is added to the host's TSC when the guest reads its own.
-    fn tsc_offset(&self) -> u64;
-    /// Sets what is added to the host's TSC.
+    /// Sets what is added to the host's TSC when the guest reads its own.
     fn set_tsc_offset(&mut self, value: u64);
 
     /// Moves past the instruction that exited: RIP, interrupt shadow. `usual` is its length without needless prefixes,

@@ -511,12 +511,6 @@ impl EptCapabilities {
         self.0 >> bit & 1 != 0
     }
 
-    /// Execution without reading.
-    #[must_use]
-    pub const fn execute_only(self) -> bool {
-        self.has(0)
-    }
-
     /// Tables of four levels in write-back memory, without which no VM runs here.
     #[must_use]
     pub const fn four_levels_write_back(self) -> bool {
@@ -527,12 +521,6 @@ impl EptCapabilities {
     #[must_use]
     pub const fn pages_2m(self) -> bool {
         self.has(16)
-    }
-
-    /// Pages of 1 GiB.
-    #[must_use]
-    pub const fn pages_1g(self) -> bool {
-        self.has(17)
     }
 
     /// INVEPT of one root.

@@ -373,11 +373,6 @@ impl VcpuBackend for Vcpu {
         }
     }
 
-    #[inline(always)]
-    fn tsc_offset(&self) -> u64 {
-        self.vmcb.control.tsc_offset
-    }
-
     fn set_tsc_offset(&mut self, value: u64) {
         self.vmcb.control.tsc_offset = value;
     }

@@ -436,12 +436,7 @@ impl VcpuBackend for Vcpu {
         }
     }
 
-    fn tsc_offset(&self) -> u64 {
-        self.tsc_offset
-    }
-
     fn set_tsc_offset(&mut self, value: u64) {
-        self.tsc_offset = value;
         write(field::TSC_OFFSET, value);
     }
 

@@ -77,7 +77,6 @@ pub(crate) struct Vcpu {
     pub(super) primary: PrimaryControls,
     /// What the guest reads of the host's bits of CR0.
     pub(super) cr0_shadow: u64,
-    pub(super) tsc_offset: u64,
     /// What DR0 to DR3, DR6, CR2 and [`HELD_MSRS`] held when the vCPU last left a CPU.
     pub(super) debug_registers: [u64; 4],
     pub(super) dr6: u64,
@@ -340,7 +339,6 @@ impl NewVcpu for Vcpu {
             loaded: false,
             primary: features().controls.primary,
             cr0_shadow: 0,
-            tsc_offset: 0,
             debug_registers: [0; 4],
             dr6: 0,
             cr2: 0,

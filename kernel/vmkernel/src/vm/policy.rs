@@ -168,8 +168,8 @@ impl<B: VcpuBackend> VcpuWorld<B> {
 
     #[inline(never)]
     fn read_policy_msr(&mut self, msr: Msr) -> Result<u64, Gp> {
-        let tsc = self.guest_tsc();
-        match self.policy.msrs.read(msr.0, tsc)? {
+        let clocks = self.clocks();
+        match self.policy.msrs.read(msr.0, || clocks.now().tsc)? {
             Read::Value(value) => Ok(value),
             Read::Register(register) => Ok(self.read_register(register)),
         }

@@ -210,12 +210,6 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         self.clocks().now()
     }
 
-    /// Returns the guest's TSC now.
-    #[inline]
-    pub(super) fn guest_tsc(&self) -> u64 {
-        rdtsc().wrapping_add(self.cpu.tsc_offset())
-    }
-
     /// Sets the TSC offset from the VM's clock and the guest's own adjustment.
     pub(super) fn update_tsc_offset(&mut self) {
         self.clock_base = self.vm.clock.base();
@@ -273,7 +267,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         Some(match self.lapic.timer_deadline()? {
             TimerDeadline::At(instant) => self.vm.clock.host_tsc_at(instant),
             TimerDeadline::Tsc(tsc) => {
-                let ticks_ahead = tsc.saturating_sub(self.guest_tsc());
+                let ticks_ahead = tsc.saturating_sub(self.now().tsc);
                 rdtsc().saturating_add(ticks_ahead)
             }
         })

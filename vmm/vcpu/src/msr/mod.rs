@@ -157,12 +157,12 @@ impl Msrs {
         self.pat
     }
 
-    /// Answers RDMSR.
+    /// Answers RDMSR; `guest_tsc` is asked for the guest's TSC if that is what is read.
     ///
     /// # Errors
     /// [`Gp`] when the register does not exist or cannot be read.
     #[inline(always)]
-    pub fn read(&self, msr: u32, guest_tsc: u64) -> Result<Read, Gp> {
+    pub fn read(&self, msr: u32, guest_tsc: impl FnOnce() -> u64) -> Result<Read, Gp> {
         if let Some(register) = self.register(msr) {
             return match register {
                 Register::PredCmd => Err(Gp),
@@ -170,7 +170,7 @@ impl Msrs {
             };
         }
         let value = match msr {
-            TSC => guest_tsc,
+            TSC => guest_tsc(),
             TSC_ADJUST => self.tsc_adjust,
             PAT => self.pat,
             MISC_ENABLE => self.misc_enable,

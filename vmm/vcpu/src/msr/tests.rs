@@ -61,13 +61,13 @@ const NON_CANONICAL: u64 = 0xaaaa_aaaa_aaaa_aaaa;
 fn the_tsc_and_its_adjustment_move_together() {
     let mut msrs = amd();
     assert_eq!(msrs.write(TSC, 5000, &now()), Ok(Write::ShiftTsc(4000)));
-    assert_eq!(msrs.read(TSC_ADJUST, 0), Ok(Read::Value(4000)));
+    assert_eq!(msrs.read(TSC_ADJUST, || 0), Ok(Read::Value(4000)));
     assert_eq!(
         msrs.write(TSC_ADJUST, 1000, &now()),
         Ok(Write::ShiftTsc(0u64.wrapping_sub(3000)))
     );
-    assert_eq!(msrs.read(TSC_ADJUST, 0), Ok(Read::Value(1000)));
-    assert_eq!(msrs.read(TSC, 77), Ok(Read::Value(77)));
+    assert_eq!(msrs.read(TSC_ADJUST, || 0), Ok(Read::Value(1000)));
+    assert_eq!(msrs.read(TSC, || 77), Ok(Read::Value(77)));
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn memory_types_are_checked() {
     );
     assert_eq!(msrs.write(PAT, 2, &now()), Err(Gp));
     assert_eq!(msrs.pat(), 0x0707_0707);
-    assert_eq!(msrs.read(MTRR_CAP, 0), Ok(Read::Value(0x508)));
+    assert_eq!(msrs.read(MTRR_CAP, || 0), Ok(Read::Value(0x508)));
     assert_eq!(msrs.write(MTRR_CAP, 0x508, &now()), Err(Gp));
     for (msr, good, bad) in [
         (MTRR_DEF_TYPE, 0xc06, 0x1000),
@@ -92,10 +92,10 @@ fn memory_types_are_checked() {
     ] {
         assert_eq!(msrs.write(msr, good, &now()), Ok(Write::Done), "{msr:#x}");
         assert_eq!(msrs.write(msr, bad, &now()), Err(Gp), "{msr:#x}");
-        assert_eq!(msrs.read(msr, 0), Ok(Read::Value(good)), "{msr:#x}");
+        assert_eq!(msrs.read(msr, || 0), Ok(Read::Value(good)), "{msr:#x}");
     }
     for absent in [0x210, 0x24f, 0x251, 0x25a, 0x267] {
-        assert_eq!(msrs.read(absent, 0), Err(Gp));
+        assert_eq!(msrs.read(absent, || 0), Err(Gp));
         assert_eq!(msrs.write(absent, 0, &now()), Err(Gp));
     }
 }
@@ -103,19 +103,19 @@ fn memory_types_are_checked() {
 #[test]
 fn firmware_leaves_ram_cached_and_the_pci_window_not() {
     let msrs = Msrs::after_firmware(&capabilities(Vendor::Amd), 0xe000_0000);
-    assert_eq!(msrs.read(MTRR_DEF_TYPE, 0), Ok(Read::Value(0xc06)));
-    assert_eq!(msrs.read(MTRR_FIRST, 0), Ok(Read::Value(0xe000_0000)));
+    assert_eq!(msrs.read(MTRR_DEF_TYPE, || 0), Ok(Read::Value(0xc06)));
+    assert_eq!(msrs.read(MTRR_FIRST, || 0), Ok(Read::Value(0xe000_0000)));
     assert_eq!(
-        msrs.read(MTRR_FIRST + 1, 0),
+        msrs.read(MTRR_FIRST + 1, || 0),
         Ok(Read::Value(0xff_e000_0800))
     );
-    assert_eq!(msrs.read(0x259, 0), Ok(Read::Value(0)));
+    assert_eq!(msrs.read(0x259, || 0), Ok(Read::Value(0)));
 }
 
 #[test]
 fn machine_check_banks_take_what_the_manual_allows() {
     let mut msrs = amd();
-    let Ok(Read::Value(cap)) = msrs.read(MCG_CAP, 0) else {
+    let Ok(Read::Value(cap)) = msrs.read(MCG_CAP, || 0) else {
         panic!("no banks")
     };
     let banks = u32::try_from(cap & 0xff).unwrap();
@@ -127,10 +127,10 @@ fn machine_check_banks_take_what_the_manual_allows() {
         assert_eq!(msrs.write(msr + 1, 0, &now()), Ok(Write::Done));
         assert_eq!(msrs.write(msr + 2, NON_CANONICAL, &now()), Ok(Write::Done));
         assert_eq!(msrs.write(msr + 3, u64::MAX, &now()), Ok(Write::Done));
-        assert_eq!(msrs.read(msr + 2, 0), Ok(Read::Value(NON_CANONICAL)));
+        assert_eq!(msrs.read(msr + 2, || 0), Ok(Read::Value(NON_CANONICAL)));
     }
     for msr in MC_FIRST + banks * 4..0x480 {
-        assert_eq!(msrs.read(msr, 0), Err(Gp));
+        assert_eq!(msrs.read(msr, || 0), Err(Gp));
         assert_eq!(msrs.write(msr, 0, &now()), Err(Gp));
     }
     msrs.write(HWCR, 1 << 18, &now()).unwrap();
@@ -150,7 +150,7 @@ fn addresses_must_be_canonical() {
             msrs.write(msr, 0x1234, &now()),
             Ok(Write::Register(register, 0x1234))
         );
-        assert_eq!(msrs.read(msr, 0), Ok(Read::Register(register)));
+        assert_eq!(msrs.read(msr, || 0), Ok(Read::Register(register)));
     }
     assert_eq!(msrs.write(SFMASK, 1 << 32, &now()), Err(Gp));
     assert_eq!(
@@ -168,30 +168,30 @@ fn efer_hides_svm() {
     };
     assert_eq!(changed.control.efer, efer::LME | efer::LMA | efer::NXE);
     assert!(changed.flush);
-    assert_eq!(msrs.read(VM_CR, 0), Ok(Read::Value(0x18)));
+    assert_eq!(msrs.read(VM_CR, || 0), Ok(Read::Value(0x18)));
 }
 
 #[test]
 fn misc_enable_keeps_its_read_only_bits() {
     let mut msrs = amd();
     msrs.write(MISC_ENABLE, 0x4_00c5_0809, &now()).unwrap();
-    assert_eq!(msrs.read(MISC_ENABLE, 0), Ok(Read::Value(0x4_00c5_1809)));
+    assert_eq!(msrs.read(MISC_ENABLE, || 0), Ok(Read::Value(0x4_00c5_1809)));
     assert_eq!(msrs.write(MISC_ENABLE, 1 << 1, &now()), Err(Gp));
 }
 
 #[test]
 fn vendors_have_their_own_registers() {
     let intel = Msrs::new(&capabilities(Vendor::Intel));
-    assert_eq!(intel.read(PLATFORM_ID, 0), Ok(Read::Value(0)));
-    assert_eq!(intel.read(SYSCFG, 0), Err(Gp));
-    assert_eq!(amd().read(PLATFORM_ID, 0), Err(Gp));
-    assert_eq!(amd().read(DE_CFG, 0), Ok(Read::Value(2)));
+    assert_eq!(intel.read(PLATFORM_ID, || 0), Ok(Read::Value(0)));
+    assert_eq!(intel.read(SYSCFG, || 0), Err(Gp));
+    assert_eq!(amd().read(PLATFORM_ID, || 0), Err(Gp));
+    assert_eq!(amd().read(DE_CFG, || 0), Ok(Read::Value(2)));
 }
 
 #[test]
 fn speculation_control_exists_only_when_offered() {
     let mut msrs = amd();
-    assert_eq!(msrs.read(SPEC_CTRL, 0), Err(Gp));
+    assert_eq!(msrs.read(SPEC_CTRL, || 0), Err(Gp));
     assert_eq!(msrs.write(PRED_CMD, 0, &now()), Err(Gp));
     let mut msrs = Msrs::new(&Capabilities {
         spec_ctrl: 1,
@@ -199,11 +199,11 @@ fn speculation_control_exists_only_when_offered() {
         ..capabilities(Vendor::Amd)
     });
     assert_eq!(
-        msrs.read(SPEC_CTRL, 0),
+        msrs.read(SPEC_CTRL, || 0),
         Ok(Read::Register(Register::SpecCtrl))
     );
     assert_eq!(msrs.write(SPEC_CTRL, 2, &now()), Err(Gp));
-    assert_eq!(msrs.read(PRED_CMD, 0), Err(Gp));
+    assert_eq!(msrs.read(PRED_CMD, || 0), Err(Gp));
     assert_eq!(
         msrs.write(PRED_CMD, 1, &now()),
         Ok(Write::Register(Register::PredCmd, 1))
@@ -239,9 +239,9 @@ fn random_accesses_never_panic_and_reads_return_what_was_written() {
             let answer = msrs.write(msr, value, &now());
             let is_plain_store = matches!(msr, PAT | MTRR_DEF_TYPE | 0x200..=0x26f | 0x400..=0x40f);
             if is_plain_store && answer.is_ok() {
-                assert_eq!(msrs.read(msr, 0), Ok(Read::Value(value)), "{msr:#x}");
+                assert_eq!(msrs.read(msr, || 0), Ok(Read::Value(value)), "{msr:#x}");
             }
-            let _ = msrs.read(msr, value);
+            let _ = msrs.read(msr, || value);
         }
     }
 }
