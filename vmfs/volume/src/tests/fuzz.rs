@@ -132,7 +132,6 @@ fn mutated_images_do_no_harm() {
 }
 
 #[test]
-#[ignore = "the longer run: minutes"]
-fn many_mutated_images_do_no_harm() {
-    fuzz(20_000, 2);
+fn more_mutated_images_do_no_harm() {
+    fuzz(600, 2);
 }
