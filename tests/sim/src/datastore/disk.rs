@@ -553,7 +553,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The disk as one host sees it.
+/// The disk as one host sees it; with it, the host's place in the world.
 #[derive(Clone, Debug)]
 pub struct HostDisk {
     /// The disk.
@@ -563,7 +563,21 @@ pub struct HostDisk {
 }
 
 impl HostDisk {
-    fn clock(&self) -> HostClock {
+    /// Returns where host and disk are.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.disk.world
+    }
+
+    /// Notes what the host does, for the trace.
+    pub fn note(&self, line: impl FnOnce() -> String) {
+        self.world()
+            .note(|| format!("host {}  {}", self.host, line()));
+    }
+
+    /// Returns the host's clock.
+    #[must_use]
+    pub fn clock(&self) -> HostClock {
         HostClock {
             world: Rc::clone(&self.disk.world),
             host: self.host,

@@ -11,10 +11,10 @@ use api::block::Buffer;
 use lock::{Gate, Host, Life, LockError, Locks};
 use volume::{Action, Error, FileId, Kind, Layout, LockMode, Settings, Volume};
 
-use super::disk::{Disk, HostDisk};
+use super::disk::HostDisk;
 use super::judge::name;
 use super::oracle::{CHUNK, Deed, Oracle, fill, serial_of};
-use super::world::{HostClock, MS, SECOND, World, abandon_after, race};
+use super::world::{HostClock, MS, SECOND, abandon_after, race};
 
 /// The lock service as hosts use it.
 type HostLocks = Locks<HostDisk, HostClock>;
@@ -37,16 +37,12 @@ pub fn home(host: usize) -> String {
 /// A host with a volume.
 #[derive(Clone, Debug)]
 pub struct FileHost {
-    /// Where it is.
-    pub world: Rc<World>,
-    /// The disk it shares.
-    pub disk: Rc<Disk>,
+    /// The disk it shares, and who it is.
+    pub device: HostDisk,
     /// Who knows what it did.
     pub oracle: Rc<Oracle>,
     /// Where things lie on the disk.
     pub layout: Layout,
-    /// Its number.
-    pub host: usize,
     /// When it stops working and leaves, in true time.
     pub end: u64,
 }
@@ -61,13 +57,15 @@ struct Places {
 impl FileHost {
     /// Lives until the end: joins, mounts, works, and does so again when the mount has failed.
     pub async fn live(self) {
-        let clock = self.clock();
-        while self.world.now() < self.end {
+        let clock = self.device.clock();
+        while self.device.world().now() < self.end {
             match self.join().await {
                 Ok(locks) => self.serve(Rc::new(locks)).await,
-                Err(error) => self.note(|| format!("cannot join: {error}")),
+                Err(error) => self.device.note(|| format!("cannot join: {error}")),
             }
-            clock.sleep(self.world.between(MS, 2 * SECOND)).await;
+            clock
+                .sleep(self.device.world().between(MS, 2 * SECOND))
+                .await;
         }
     }
 
@@ -85,7 +83,7 @@ impl FileHost {
             let mut volume = self.mount(&locks).await?;
             let places = self.places(&mut volume).await?;
             for number in 0_u64.. {
-                let name = format!("{}-a-{number}", self.host);
+                let name = format!("{}-a-{number}", self.device.host);
                 volume.create(places.home, &name, Kind::File).await?;
                 if number % 2 == 1 {
                     volume.remove(places.home, &name).await?;
@@ -102,54 +100,43 @@ impl FileHost {
         race(alive, work).await
     }
 
-    fn clock(&self) -> HostClock {
-        HostClock {
-            world: Rc::clone(&self.world),
-            host: self.host,
-        }
-    }
-
-    fn device(&self) -> HostDisk {
-        HostDisk {
-            disk: Rc::clone(&self.disk),
-            host: self.host,
-        }
-    }
-
-    fn note(&self, line: impl FnOnce() -> String) {
-        self.world
-            .note(|| format!("host {}  {}", self.host, line()));
-    }
-
     async fn join(&self) -> Result<HostLocks, LockError> {
         let area = self.layout.lock_terms().map_err(|_| LockError::NoSlot)?;
         let host = Host {
-            uuid: [self.host as u8; 16],
+            uuid: [self.device.host as u8; 16],
             name: "simulated",
-            nonce: self.world.bits(),
+            nonce: self.device.world().bits(),
         };
         let journal = |slot| self.layout.slot_journal(slot);
-        let locks = Locks::join(self.device(), self.clock(), area, host, journal).await?;
-        self.note(|| format!("has joined as {}", name(locks.me())));
+        let locks = Locks::join(
+            self.device.clone(),
+            self.device.clock(),
+            area,
+            host,
+            journal,
+        )
+        .await?;
+        self.device
+            .note(|| format!("has joined as {}", name(locks.me())));
         Ok(locks)
     }
 
     async fn serve(&self, locks: Rc<HostLocks>) {
         let work = async {
             let result = self.mount_and_work(&locks).await;
-            self.note(|| format!("has stopped: {result:?}"));
+            self.device.note(|| format!("has stopped: {result:?}"));
             result.is_ok()
         };
         let alive = async {
             let error = locks.keep_alive().await;
-            self.note(|| format!("is out: {error}"));
+            self.device.note(|| format!("is out: {error}"));
             false
         };
         let orderly = race(alive, work).await;
         match Rc::try_unwrap(locks) {
             Ok(locks) if orderly => {
                 let left = locks.leave().await;
-                self.note(|| format!("leaves: {left:?}"));
+                self.device.note(|| format!("leaves: {left:?}"));
             }
             _ => {}
         }
@@ -162,39 +149,46 @@ impl FileHost {
             discard: false,
             ..Settings::default()
         };
-        Volume::mount(gate, self.layout.clone(), locks, self.clock(), settings).await
+        Volume::mount(
+            gate,
+            self.layout.clone(),
+            locks,
+            self.device.clock(),
+            settings,
+        )
+        .await
     }
 
     async fn places(&self, volume: &mut Mounted) -> Result<Places, Error> {
         let root = volume.root();
         Ok(Places {
-            home: volume.lookup(root, &home(self.host)).await?,
+            home: volume.lookup(root, &home(self.device.host)).await?,
             shared: volume.lookup(root, SHARED).await?,
         })
     }
 
     async fn mount_and_work(&self, locks: &Rc<HostLocks>) -> Result<(), Error> {
         let mut volume = self.mount(locks).await?;
-        self.note(|| "has mounted".to_owned());
+        self.device.note(|| "has mounted".to_owned());
         let places = self.places(&mut volume).await?;
         let names = loop {
-            match self.observe(&mut volume, places, self.host).await {
-                Err(Error::LockTimeout) => self.note(|| "cannot look yet".to_owned()),
+            match self.observe(&mut volume, places, self.device.host).await {
+                Err(Error::LockTimeout) => self.device.note(|| "cannot look yet".to_owned()),
                 names => break names?,
             }
         };
-        self.note(|| format!("finds {names:?}"));
+        self.device.note(|| format!("finds {names:?}"));
         let mut names: Vec<String> = names.into_iter().collect();
-        while self.world.now() < self.end {
+        while self.device.world().now() < self.end {
             self.act(&mut volume, places, &mut names).await?;
             volume.tick().await?;
-            let nap = self.world.between(MS, 400 * MS);
-            self.clock().sleep(nap).await;
+            let nap = self.device.world().between(MS, 400 * MS);
+            self.device.clock().sleep(nap).await;
         }
         let synced = volume.sync().await;
-        self.note(|| format!("syncs at the end: {synced:?}"));
+        self.device.note(|| format!("syncs at the end: {synced:?}"));
         synced?;
-        self.oracle.synced(self.host);
+        self.oracle.synced(self.device.host);
         volume.unmount().await.map(drop)
     }
 
@@ -247,10 +241,10 @@ impl FileHost {
         places: Places,
         names: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let dice = self.world.below(12);
+        let dice = self.device.world().below(12);
         let chosen = match names.len() {
             0 => None,
-            count => Some(self.world.below(count as u64) as usize),
+            count => Some(self.device.world().below(count as u64) as usize),
         };
         match (dice, chosen) {
             (0..3, _) | (_, None) => self.create(volume, places, names).await,
@@ -258,8 +252,8 @@ impl FileHost {
             (4, Some(at)) => self.rename(volume, places, names, at).await,
             (5, _) => {
                 volume.sync().await?;
-                self.note(|| "has synced".to_owned());
-                self.oracle.synced(self.host);
+                self.device.note(|| "has synced".to_owned());
+                self.oracle.synced(self.device.host);
                 Ok(())
             }
             (6, _) => self.visit(volume, places).await,
@@ -273,8 +267,8 @@ impl FileHost {
             Some(Ok(())) => Ok(true),
             // What was left in the middle, and what was refused, has not happened.
             None | Some(Err(Error::LockTimeout | Error::NoSpace | Error::Busy)) => {
-                self.note(|| format!("has not done it: {result:?}"));
-                self.oracle.takes_back(self.host);
+                self.device.note(|| format!("has not done it: {result:?}"));
+                self.oracle.takes_back(self.device.host);
                 Ok(false)
             }
             Some(Err(error)) => Err(error),
@@ -283,8 +277,8 @@ impl FileHost {
 
     /// How many polls the next operation gets; mostly enough.
     fn patience(&self) -> u64 {
-        if self.world.chance(50) {
-            self.world.between(1, 12)
+        if self.device.world().chance(50) {
+            self.device.world().between(1, 12)
         } else {
             u64::MAX
         }
@@ -296,15 +290,16 @@ impl FileHost {
         places: Places,
         names: &mut Vec<String>,
     ) -> Result<(), Error> {
-        let serial = self.oracle.next_serial(self.host);
-        let place = if self.world.chance(250) {
+        let serial = self.oracle.next_serial(self.device.host);
+        let place = if self.device.world().chance(250) {
             "shared"
         } else {
             "home"
         };
-        let path = format!("{place}/{}-a-{serial}", self.host);
-        self.note(|| format!("creates {path}"));
-        self.oracle.begins(self.host, Deed::Create(path.clone()));
+        let path = format!("{place}/{}-a-{serial}", self.device.host);
+        self.device.note(|| format!("creates {path}"));
+        self.oracle
+            .begins(self.device.host, Deed::Create(path.clone()));
         let (directory, name) = places.of(&path);
         let create = async { volume.create(directory, name, Kind::File).await.map(drop) };
         let result = abandon_after(self.patience(), create).await;
@@ -322,8 +317,9 @@ impl FileHost {
         at: usize,
     ) -> Result<(), Error> {
         let path = names[at].clone();
-        self.note(|| format!("removes {path}"));
-        self.oracle.begins(self.host, Deed::Remove(path.clone()));
+        self.device.note(|| format!("removes {path}"));
+        self.oracle
+            .begins(self.device.host, Deed::Remove(path.clone()));
         let (directory, name) = places.of(&path);
         let remove = volume.remove(directory, name);
         let result = abandon_after(self.patience(), remove).await;
@@ -341,19 +337,19 @@ impl FileHost {
         at: usize,
     ) -> Result<(), Error> {
         let path = names[at].clone();
-        let place = if self.world.chance(250) {
+        let place = if self.device.world().chance(250) {
             "shared"
         } else {
             "home"
         };
-        let letter = char::from(b'b' + self.world.below(20) as u8);
-        let new = format!("{place}/{}-{letter}-{}", self.host, serial_of(&path));
+        let letter = char::from(b'b' + self.device.world().below(20) as u8);
+        let new = format!("{place}/{}-{letter}-{}", self.device.host, serial_of(&path));
         if new == path {
             return Ok(());
         }
-        self.note(|| format!("renames {path} to {new}"));
+        self.device.note(|| format!("renames {path} to {new}"));
         let deed = Deed::Rename(path.clone(), new.clone());
-        self.oracle.begins(self.host, deed);
+        self.oracle.begins(self.device.host, deed);
         let ((from, name), (to, new_name)) = (places.of(&path), places.of(&new));
         let rename = volume.rename(from, name, to, new_name);
         let result = abandon_after(self.patience(), rename).await;
@@ -383,10 +379,11 @@ impl FileHost {
         };
         let serial = serial_of(path);
         let mut result = Ok(());
-        for _ in 0..self.world.between(1, 3) {
-            let chunk = self.world.below(CHUNKS);
-            let version = self.oracle.writes(self.host, serial, chunk);
-            self.note(|| format!("writes {path}, chunk {chunk}, version {version}"));
+        for _ in 0..self.device.world().between(1, 3) {
+            let chunk = self.device.world().below(CHUNKS);
+            let version = self.oracle.writes(self.device.host, serial, chunk);
+            self.device
+                .note(|| format!("writes {path}, chunk {chunk}, version {version}"));
             let data = Buffer::copied_from(&fill(serial, chunk, version));
             let write = volume.write(&mut file, offset(chunk), data);
             result = match abandon_after(self.patience(), write).await {
@@ -396,13 +393,13 @@ impl FileHost {
             if result.is_err() {
                 break;
             }
-            self.oracle.wrote(self.host, serial, chunk, version);
+            self.oracle.wrote(self.device.host, serial, chunk, version);
         }
-        if result.is_ok() && self.world.chance(300) {
+        if result.is_ok() && self.device.world().chance(300) {
             result = volume.fsync(&file).await;
             if result.is_ok() {
-                self.note(|| format!("has synced {path}"));
-                self.oracle.synced(self.host);
+                self.device.note(|| format!("has synced {path}"));
+                self.oracle.synced(self.device.host);
             }
         }
         volume.close(file);
@@ -416,7 +413,8 @@ impl FileHost {
     /// volume whole after it?
     pub async fn examine(self) {
         if let Err(error) = self.try_to_examine().await {
-            self.world
+            self.device
+                .world()
                 .condemn(|| format!("what the hosts left cannot be examined: {error}"));
         }
     }
@@ -438,11 +436,12 @@ impl FileHost {
         let mut volume = self.mount(locks).await?;
         self.recover_all(locks).await?;
         let shared = self.places(&mut volume).await?.shared;
-        for owner in 0..self.host {
+        for owner in 0..self.device.host {
             let home = volume.lookup(volume.root(), &home(owner)).await?;
             let places = Places { home, shared };
             let names = self.observe(&mut volume, places, owner).await?;
-            self.note(|| format!("finds of host {owner} {names:?}"));
+            self.device
+                .note(|| format!("finds of host {owner} {names:?}"));
         }
         volume.unmount().await.map(drop)
     }
@@ -463,15 +462,15 @@ impl FileHost {
                     locks.clear(claim).await.map_err(|_| Error::Failed)?;
                 }
             }
-            self.clock().sleep(SECOND).await;
+            self.device.clock().sleep(SECOND).await;
         }
         Err(Error::LockTimeout)
     }
 
     async fn check(&self, when: &str) -> Result<(), Error> {
-        let report = volume::fsck(&self.device(), Action::Check, |_, _| {}).await?;
+        let report = volume::fsck(&self.device.clone(), Action::Check, |_, _| {}).await?;
         if !report.is_clean() {
-            let world = &self.world;
+            let world = self.device.world();
             world.condemn(|| format!("fsck {when}: {:?}", report.findings));
         }
         Ok(())

@@ -24,7 +24,7 @@ use api::block::Geometry;
 use lock::{Area, Backend, Terms};
 
 use self::broken::Rule;
-use self::disk::{Disk, Fabric};
+use self::disk::{Disk, Fabric, HostDisk};
 use self::files::FileHost;
 use self::judge::Judge;
 use self::oracle::Oracle;
@@ -198,7 +198,7 @@ impl Party {
     /// It has died.
     fn forget(&self) {
         if let Self::Toy(host) = self {
-            host.judge.forgot(host.host);
+            host.judge.forgot(host.device.host);
         }
     }
 }
@@ -262,9 +262,7 @@ impl Simulation {
                 ..layout.area
             };
             Party::Toy(ToyHost {
-                host: add_host(&world, &disk, &weather),
-                world: Rc::clone(&world),
-                disk: Rc::clone(&disk),
+                device: add_host(&world, &disk, &weather),
                 judge: Rc::clone(&judge),
                 layout: Layout { area, ..layout },
                 rule: plan.rule,
@@ -299,9 +297,7 @@ impl Simulation {
         let end = world.between(10, 50) * SECOND;
         let hosts = (0..=count).map(|_| {
             Party::Files(FileHost {
-                host: add_host(&world, &disk, &weather),
-                world: Rc::clone(&world),
-                disk: Rc::clone(&disk),
+                device: add_host(&world, &disk, &weather),
                 oracle: Rc::clone(&oracle),
                 layout: template.layout.clone(),
                 end,
@@ -416,9 +412,12 @@ fn geometry(world: &World, backend: Backend, block_len: usize, blocks: u64) -> G
     }
 }
 
-fn add_host(world: &World, disk: &Disk, weather: &Weather) -> usize {
+fn add_host(world: &World, disk: &Rc<Disk>, weather: &Weather) -> HostDisk {
     disk.add_path();
-    world.add_host(weather.drift(world))
+    HostDisk {
+        disk: Rc::clone(disk),
+        host: world.add_host(weather.drift(world)),
+    }
 }
 
 fn layout(world: &World, backend: Backend, slots: u16, block_len: usize) -> Layout {
@@ -440,9 +439,9 @@ impl ToyHost {
         patient.end = u64::MAX;
         let judge = Rc::clone(&self.judge);
         match patient.inspect().await {
-            Ok(()) => judge.forgot(self.host),
+            Ok(()) => judge.forgot(self.device.host),
             Err(error) => {
-                let world = &self.world;
+                let world = self.device.world();
                 world.condemn(|| format!("what the hosts left cannot be examined: {error}"));
             }
         }

@@ -10,9 +10,9 @@ use lock::{Area, Attempt, Cell, Claim, Gate, Host, Journal, Life, LockError, Loc
 use zerocopy::IntoBytes;
 
 use super::broken::Rule;
-use super::disk::{Disk, HostDisk};
+use super::disk::HostDisk;
 use super::judge::{Judge, Payload, name};
-use super::world::{HostClock, MS, SECOND, World, abandon_after, race};
+use super::world::{HostClock, MS, SECOND, abandon_after, race};
 
 /// The service as the toy uses it.
 type ToyLocks = Locks<HostDisk, HostClock>;
@@ -69,16 +69,12 @@ impl Layout {
 /// A host of the toy.
 #[derive(Clone, Debug)]
 pub struct ToyHost {
-    /// Where it is.
-    pub world: Rc<World>,
-    /// The disk it shares.
-    pub disk: Rc<Disk>,
+    /// The disk it shares, and who it is.
+    pub device: HostDisk,
     /// Who watches it.
     pub judge: Rc<Judge>,
     /// Where things lie, as this host believes.
     pub layout: Layout,
-    /// Its number.
-    pub host: usize,
     /// The rule that it breaks.
     pub rule: Option<Rule>,
     /// When it stops working and leaves, in true time.
@@ -99,13 +95,15 @@ type Work<T> = Result<T, LockError>;
 impl ToyHost {
     /// Lives until the end: joins, works, and joins again when its lease was lost.
     pub async fn live(self) {
-        let clock = self.clock();
-        while self.world.now() < self.end {
+        let clock = self.device.clock();
+        while self.device.world().now() < self.end {
             match self.join().await {
                 Ok(locks) => self.serve(Rc::new(locks)).await,
                 Err(error) => {
-                    self.note(|| format!("cannot join: {error}"));
-                    clock.sleep(self.world.between(MS, 4 * SECOND)).await;
+                    self.device.note(|| format!("cannot join: {error}"));
+                    clock
+                        .sleep(self.device.world().between(MS, 4 * SECOND))
+                        .await;
                 }
             }
         }
@@ -118,15 +116,7 @@ impl ToyHost {
     /// Returns the error that made this impossible.
     pub async fn inspect(&self) -> Result<(), LockError> {
         let locks = Rc::new(self.join().await?);
-        let (lease, clock) = (Rc::clone(&locks), self.clock());
-        let open = move || lease.lease().is_open(api::time::Clock::now(&clock));
-        self.judge.joined(self.host, Box::new(open));
-        let member = Membership {
-            host: self,
-            clock: self.clock(),
-            gate: locks.gate(),
-            locks: Rc::clone(&locks),
-        };
+        let member = self.member(&locks);
         let alive = async {
             let error = locks.keep_alive().await;
             Err(error)
@@ -134,58 +124,52 @@ impl ToyHost {
         race(alive, member.inspect()).await
     }
 
-    fn clock(&self) -> HostClock {
-        HostClock {
-            world: Rc::clone(&self.world),
-            host: self.host,
+    /// Shows the judge who has joined.
+    fn member(&self, locks: &Rc<ToyLocks>) -> Membership<'_> {
+        let (lease, clock) = (Rc::clone(locks), self.device.clock());
+        let open = move || lease.lease().is_open(api::time::Clock::now(&clock));
+        self.judge.joined(self.device.host, Box::new(open));
+        Membership {
+            host: self,
+            clock: self.device.clock(),
+            gate: locks.gate(),
+            locks: Rc::clone(locks),
         }
-    }
-
-    fn device(&self) -> HostDisk {
-        HostDisk {
-            disk: Rc::clone(&self.disk),
-            host: self.host,
-        }
-    }
-
-    fn note(&self, line: impl FnOnce() -> String) {
-        self.world
-            .note(|| format!("host {}  {}", self.host, line()));
     }
 
     async fn join(&self) -> Result<ToyLocks, LockError> {
         let host = Host {
-            uuid: [self.host as u8; 16],
+            uuid: [self.device.host as u8; 16],
             name: "toy",
-            nonce: self.world.bits(),
+            nonce: self.device.world().bits(),
         };
         let journal = |slot| self.layout.journal(slot);
-        Locks::join(self.device(), self.clock(), self.layout.area, host, journal).await
+        Locks::join(
+            self.device.clone(),
+            self.device.clock(),
+            self.layout.area,
+            host,
+            journal,
+        )
+        .await
     }
 
     async fn serve(&self, locks: Rc<ToyLocks>) {
-        self.note(|| format!("has joined as {}", name(locks.me())));
-        let (lease, clock) = (Rc::clone(&locks), self.clock());
-        let open = move || lease.lease().is_open(api::time::Clock::now(&clock));
-        self.judge.joined(self.host, Box::new(open));
-        let member = Membership {
-            host: self,
-            clock: self.clock(),
-            gate: locks.gate(),
-            locks: Rc::clone(&locks),
-        };
+        self.device
+            .note(|| format!("has joined as {}", name(locks.me())));
+        let member = self.member(&locks);
         let error = race(async { Some(locks.keep_alive().await) }, async {
             member.work().await.err()
         })
         .await;
-        self.judge.forgot(self.host);
+        self.judge.forgot(self.device.host);
         drop(member);
         match (error, Rc::try_unwrap(locks)) {
             (None, Ok(locks)) => {
                 let left = locks.leave().await;
-                self.note(|| format!("leaves: {left:?}"));
+                self.device.note(|| format!("leaves: {left:?}"));
             }
-            (error, _) => self.note(|| format!("is out: {error:?}")),
+            (error, _) => self.device.note(|| format!("is out: {error:?}")),
         }
     }
 }
@@ -193,7 +177,7 @@ impl ToyHost {
 impl Membership<'_> {
     async fn work(&self) -> Work<()> {
         self.settle_in().await?;
-        let world = &self.host.world;
+        let world = self.host.device.world();
         while world.now() < self.host.end {
             let lock = world.below(self.host.layout.locks as u64) as usize;
             match world.below(10) {
@@ -214,7 +198,7 @@ impl Membership<'_> {
     async fn settle_in(&self) -> Work<()> {
         while let Some(claim) = self.locks.inherited() {
             let member = name(claim.member());
-            self.host.note(|| format!("has inherited {member}"));
+            self.host.device.note(|| format!("has inherited {member}"));
             self.finish(claim).await?;
         }
         Ok(())
@@ -225,7 +209,7 @@ impl Membership<'_> {
         match result {
             Ok(value) => Ok(Some(value)),
             Err(error) => {
-                self.host.note(|| format!("bears: {error}"));
+                self.host.device.note(|| format!("bears: {error}"));
                 match error {
                     LockError::Lost | LockError::Device(BlockError::Fenced) => Err(error),
                     _ => Ok(None),
@@ -236,23 +220,29 @@ impl Membership<'_> {
 
     async fn acquire(&self, lock: usize, mode: Mode) -> Work<bool> {
         let cell = self.host.layout.cell(lock);
-        self.host.judge.let_go(self.host.host, lock);
+        self.host.judge.let_go(self.host.device.host, lock);
         let attempt = self.locks.try_acquire(cell, mode).await;
         let Some(attempt) = self.bear(attempt)? else {
             return Ok(false);
         };
         match attempt {
             Attempt::Acquired(_) => {
-                self.host.note(|| format!("has lock {lock} {mode:?}"));
+                self.host
+                    .device
+                    .note(|| format!("has lock {lock} {mode:?}"));
                 let me = self.locks.me();
-                self.host.judge.acquired(self.host.host, me, lock, mode);
+                self.host
+                    .judge
+                    .acquired(self.host.device.host, me, lock, mode);
                 Ok(true)
             }
             Attempt::Busy(holder) => {
                 // A refused conversion leaves the lock as it was.
                 if let Some(mode) = self.locks.holds(cell) {
                     let me = self.locks.me();
-                    self.host.judge.acquired(self.host.host, me, lock, mode);
+                    self.host
+                        .judge
+                        .acquired(self.host.device.host, me, lock, mode);
                 }
                 if holder.life == Life::Dead {
                     self.recover_one(holder.member.slot).await?;
@@ -263,10 +253,12 @@ impl Membership<'_> {
     }
 
     async fn release(&self, lock: usize) -> Work<()> {
-        self.host.judge.let_go(self.host.host, lock);
+        self.host.judge.let_go(self.host.device.host, lock);
         let released = self.locks.release(self.host.layout.cell(lock)).await;
         let ok = released.is_ok();
-        self.host.note(|| format!("gives lock {lock} back: {ok}"));
+        self.host
+            .device
+            .note(|| format!("gives lock {lock} back: {ok}"));
         self.bear(released)?;
         Ok(())
     }
@@ -278,9 +270,9 @@ impl Membership<'_> {
         }
         let counts = self.counts(lock).await?;
         if let Some(counts) = counts {
-            self.host.judge.reads(self.host.host, lock, counts);
+            self.host.judge.reads(self.host.device.host, lock, counts);
         }
-        if self.host.world.chance(500) && self.acquire(lock, Mode::Exclusive).await? {
+        if self.host.device.world().chance(500) && self.acquire(lock, Mode::Exclusive).await? {
             self.count_held(lock).await?;
         }
         self.release(lock).await
@@ -289,11 +281,12 @@ impl Membership<'_> {
     /// Begins to get a lock and loses interest in the middle.
     async fn abandon(&self, lock: usize) -> Work<()> {
         let cell = self.host.layout.cell(lock);
-        self.host.judge.let_go(self.host.host, lock);
-        let polls = self.host.world.between(1, 8);
+        self.host.judge.let_go(self.host.device.host, lock);
+        let polls = self.host.device.world().between(1, 8);
         self.host
+            .device
             .note(|| format!("begins to get lock {lock} for {polls} polls"));
-        if self.host.world.chance(500) {
+        if self.host.device.world().chance(500) {
             let _ = abandon_after(polls, self.locks.try_acquire(cell, Mode::Exclusive)).await;
         } else {
             let _ = abandon_after(polls, self.locks.release(cell)).await;
@@ -307,7 +300,7 @@ impl Membership<'_> {
             return Ok(());
         }
         self.count_held(lock).await?;
-        if self.host.world.chance(700) {
+        if self.host.device.world().chance(700) {
             self.release(lock).await?;
         }
         Ok(())
@@ -317,15 +310,15 @@ impl Membership<'_> {
         let Some(counts) = self.counts(lock).await? else {
             return Ok(());
         };
-        self.host.judge.reads(self.host.host, lock, counts);
+        self.host.judge.reads(self.host.device.host, lock, counts);
         let [mut count, _] = counts;
-        for _ in 0..self.host.world.between(1, 3) {
+        for _ in 0..self.host.device.world().between(1, 3) {
             count += 1;
             self.host.judge.begins(lock, count);
             self.change(lock, count).await?;
             self.host.judge.acknowledges(lock, count);
-            if self.host.world.chance(200) {
-                let nap = self.host.world.between(MS, 3 * SECOND);
+            if self.host.device.world().chance(200) {
+                let nap = self.host.device.world().between(MS, 3 * SECOND);
                 self.clock.sleep(nap).await;
             }
         }
@@ -363,7 +356,7 @@ impl Membership<'_> {
             buffer[..size_of::<Payload>()].copy_from_slice(payload.as_bytes());
             let (_, result) = match self.host.rule {
                 Some(Rule::NoGate) => {
-                    let device = self.host.device();
+                    let device = self.host.device.clone();
                     device.write(lba, buffer, Durability::Fua).await
                 }
                 _ => self.gate.write(lba, buffer, Durability::Fua).await,
@@ -414,11 +407,11 @@ impl Membership<'_> {
         }
         for lock in 0..self.host.layout.locks {
             if !self.acquire(lock, Mode::Exclusive).await? {
-                let world = &self.host.world;
+                let world = self.host.device.world();
                 world.condemn(|| format!("nobody lives, and lock {lock} is not free"));
             }
             if let Some(counts) = self.counts(lock).await? {
-                self.host.judge.reads(self.host.host, lock, counts);
+                self.host.judge.reads(self.host.device.host, lock, counts);
             }
         }
         Ok(())
@@ -441,6 +434,7 @@ impl Membership<'_> {
             return Ok(());
         };
         self.host
+            .device
             .note(|| format!("has claimed {}", name(claim.member())));
         self.finish(claim).await
     }
@@ -458,6 +452,7 @@ impl Membership<'_> {
         let cleared = self.locks.clear(claim).await;
         let ok = cleared.is_ok();
         self.host
+            .device
             .note(|| format!("has cleared {}: {ok}", name(member)));
         self.bear(cleared)?;
         Ok(())
@@ -471,7 +466,7 @@ impl Membership<'_> {
         };
         // An entry of an owner of the slot before this one has been replayed, or was never in force.
         if entry.valid.get() == 1 && entry.member() == claim.member() {
-            self.host.note(|| {
+            self.host.device.note(|| {
                 let (lock, count) = (entry.lock.get(), entry.count.get());
                 format!("replays count {count} under lock {lock}")
             });
