@@ -177,7 +177,7 @@ impl VcpuState {
     /// The state after power-on or INIT (APM vol. 2, table 14-1; SDM vol. 3, table 10-1), with a CPU signature of a
     /// generation that has everything.
     #[must_use]
-    pub fn after_init() -> Self {
+    pub const fn after_init() -> Self {
         use crate::cpu::{SegmentAttributes as Attr, cr0, segment};
         let data = Segment::real_mode(0, Attr::DATA16);
         let mut segments = [data; 6];

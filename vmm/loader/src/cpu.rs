@@ -3,6 +3,7 @@
 use crate::arena::Arena;
 use crate::error::LoadError;
 use alloc::vec::Vec;
+use api::backend::VcpuState;
 use api::cpu::{DescriptorTable, Segment, SegmentAttributes as Attr, cr0, cr4, efer, segment};
 
 /// Operating mode of a starting vCPU, for the record; the registers say the same.
@@ -16,35 +17,13 @@ pub enum CpuMode {
     Long64,
 }
 
-/// Registers of a starting vCPU. What is not here has its reset value.
+/// A starting vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuState {
     /// What the registers amount to.
     pub mode: CpuMode,
-    /// General-purpose registers by encoding (`api::cpu::gpr`).
-    pub gpr: [u64; 16],
-    /// Instruction pointer, relative to CS.
-    pub rip: u64,
-    /// Flags; interrupts are off.
-    pub rflags: u64,
-    /// ES, CS, SS, DS, FS, GS (`api::cpu::segment`).
-    pub segments: [Segment; 6],
-    /// Task register.
-    pub tr: Segment,
-    /// Local descriptor table register.
-    pub ldtr: Segment,
-    /// Global descriptor table register.
-    pub gdtr: DescriptorTable,
-    /// Interrupt descriptor table register.
-    pub idtr: DescriptorTable,
-    /// Control register 0.
-    pub cr0: u64,
-    /// Control register 3.
-    pub cr3: u64,
-    /// Control register 4.
-    pub cr4: u64,
-    /// Extended feature enable register, without SVME.
-    pub efer: u64,
+    /// The registers; interrupts are off.
+    pub registers: VcpuState,
 }
 
 /// Selector of the flat code segment, `__BOOT_CS` of Linux.
@@ -68,43 +47,19 @@ const GDT_LIMIT: u16 = 47;
 /// Limit of the TSS.
 const TSS_LIMIT: u32 = 103;
 const _: () = assert!(GDT_SIZE == GDT_LIMIT as usize + 1 && TSS_SIZE == TSS_LIMIT as usize + 1);
-/// Bit 1 of RFLAGS is always one.
-const RFLAGS_FIXED: u64 = 2;
-/// Limit of IDTR and LDTR after reset.
-const RESET_LIMIT: u16 = 0xffff;
 
 impl CpuState {
     /// Returns the state after power-on reset (AMD APM vol. 2, table 14-1); RDX is left 0 for the caller to fill with
     /// the processor's signature.
     #[must_use]
     pub const fn reset() -> Self {
-        let data = Segment::real_mode(0, Attr::DATA16);
-        let code = Segment {
-            selector: 0xf000,
-            attributes: Attr::CODE16,
-            limit: 0xffff,
-            base: 0xffff_0000,
-        };
         Self {
             mode: CpuMode::Real,
-            gpr: [0; 16],
-            rip: 0xfff0,
-            rflags: RFLAGS_FIXED,
-            segments: [data, code, data, data, data, data],
-            tr: Segment::real_mode(0, Attr::TSS16_BUSY),
-            ldtr: Segment::real_mode(0, Attr::LDT),
-            gdtr: DescriptorTable {
-                base: 0,
-                limit: RESET_LIMIT,
+            registers: VcpuState {
+                gpr: [0; 16],
+                tr: Segment::real_mode(0, Attr::TSS16_BUSY),
+                ..VcpuState::after_init()
             },
-            idtr: DescriptorTable {
-                base: 0,
-                limit: RESET_LIMIT,
-            },
-            cr0: cr0::CD | cr0::NW | cr0::ET,
-            cr3: 0,
-            cr4: 0,
-            efer: 0,
         }
     }
 
@@ -113,10 +68,10 @@ impl CpuState {
     pub const fn startup(vector: u8) -> Self {
         let mut state = Self::reset();
         let selector = (vector as u16) << 8;
-        let [es, _, ss, ds, fs, gs] = state.segments;
+        let [es, _, ss, ds, fs, gs] = state.registers.segments;
         let code = Segment::real_mode(selector, Attr::CODE16);
-        state.segments = [es, code, ss, ds, fs, gs];
-        state.rip = 0;
+        state.registers.segments = [es, code, ss, ds, fs, gs];
+        state.registers.rip = 0;
         state
     }
 
@@ -125,10 +80,12 @@ impl CpuState {
         let table = put_tables(arena, Attr::CODE32)?;
         Ok(Self {
             mode: CpuMode::Protected32,
-            cr0: cr0::PE | cr0::ET,
-            rip: u64::from(entry),
-            segments: flat_segments(Attr::CODE32),
-            ..Self::with_tables(table)
+            registers: VcpuState {
+                cr0: cr0::PE | cr0::ET,
+                rip: u64::from(entry),
+                segments: flat_segments(Attr::CODE32),
+                ..with_tables(table)
+            },
         })
     }
 
@@ -140,41 +97,43 @@ impl CpuState {
         arena.write(root, &identity_map(root))?;
         Ok(Self {
             mode: CpuMode::Long64,
-            cr0: cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::PG,
-            cr3: root,
-            cr4: cr4::PAE,
-            efer: efer::LME | efer::LMA,
-            rip: entry,
-            segments: flat_segments(Attr::CODE64),
-            ..Self::with_tables(table)
+            registers: VcpuState {
+                cr0: cr0::PE | cr0::MP | cr0::ET | cr0::NE | cr0::PG,
+                cr3: root,
+                cr4: cr4::PAE,
+                efer: efer::LME | efer::LMA,
+                rip: entry,
+                segments: flat_segments(Attr::CODE64),
+                ..with_tables(table)
+            },
         })
-    }
-
-    /// Returns the reset state with the boot GDT and TSS at `table`.
-    fn with_tables(table: u64) -> Self {
-        Self {
-            gdtr: DescriptorTable {
-                base: table,
-                limit: GDT_LIMIT,
-            },
-            // No interrupt may arrive before the kernel has its own table.
-            idtr: DescriptorTable::default(),
-            tr: Segment {
-                selector: TSS_SELECTOR,
-                attributes: Attr::TSS_BUSY,
-                limit: TSS_LIMIT,
-                base: table.saturating_add(GDT_SIZE as u64),
-            },
-            ..Self::reset()
-        }
     }
 
     /// Sets general-purpose register `index` (`api::cpu::gpr`).
     pub(crate) fn with_gpr(mut self, index: usize, value: u64) -> Self {
-        if let Some(register) = self.gpr.get_mut(index) {
+        if let Some(register) = self.registers.gpr.get_mut(index) {
             *register = value;
         }
         self
+    }
+}
+
+/// Returns the reset state with the boot GDT and TSS at `table`.
+fn with_tables(table: u64) -> VcpuState {
+    VcpuState {
+        gdtr: DescriptorTable {
+            base: table,
+            limit: GDT_LIMIT,
+        },
+        // No interrupt may arrive before the kernel has its own table.
+        idtr: DescriptorTable::default(),
+        tr: Segment {
+            selector: TSS_SELECTOR,
+            attributes: Attr::TSS_BUSY,
+            limit: TSS_LIMIT,
+            base: table.saturating_add(GDT_SIZE as u64),
+        },
+        ..CpuState::reset().registers
     }
 }
 
@@ -262,8 +221,8 @@ mod tests {
     #[test]
     fn a_startup_ipi_starts_at_its_page() {
         let state = CpuState::startup(0x9f);
-        assert_eq!(state.segments[segment::CS].base, 0x9_f000);
-        assert_eq!(state.segments[segment::CS].selector, 0x9f00);
-        assert_eq!(state.rip, 0);
+        assert_eq!(state.registers.segments[segment::CS].base, 0x9_f000);
+        assert_eq!(state.registers.segments[segment::CS].selector, 0x9f00);
+        assert_eq!(state.registers.rip, 0);
     }
 }

@@ -22,7 +22,7 @@ use core::future::poll_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::task::Poll;
 use devices::lapic::{LapicConfig, LocalApic};
-use loader::{CpuState, MachineShape, Module, RamMap, Request};
+use loader::{MachineShape, Module, RamMap, Request};
 
 static NEXT_CPU: AtomicU32 = AtomicU32::new(0);
 
@@ -111,7 +111,7 @@ pub fn power_on(
 }
 
 /// Loads the guest's files; returns the state in which its first vCPU starts.
-fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<CpuState, String> {
+fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<VcpuState, String> {
     let modules = blueprint.modules.iter();
     let modules: Vec<Module<'_>> = modules
         .map(|(line, data)| Module {
@@ -134,7 +134,7 @@ fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<CpuSta
         machine,
     };
     loader::load(&request, ram)
-        .map(|loaded| loaded.cpu)
+        .map(|loaded| loaded.cpu.registers)
         .map_err(|e| format!("{e}"))
 }
 
@@ -161,7 +161,7 @@ struct StartVcpus<'a> {
     vm: &'a Arc<VmShared>,
     parts: Vec<(LocalApic, Policy)>,
     /// The state of the first vCPU; the others have that after reset.
-    first: CpuState,
+    first: VcpuState,
 }
 
 impl Visitor for StartVcpus<'_> {
@@ -172,7 +172,7 @@ impl Visitor for StartVcpus<'_> {
         for (index, (lapic, policy)) in (0_u32..).zip(self.parts) {
             let mut cpu: B = new_cpu(self.vm)?;
             if index == 0 {
-                cpu.set_state(&start_state(&self.first));
+                cpu.set_state(&self.first);
             }
             worlds.push(VcpuWorld::new(
                 Arc::clone(self.vm),
@@ -192,25 +192,6 @@ fn new_cpu<B: NewVcpu>(vm: &VmShared) -> Result<B, String> {
         .with_nested(|nested| B::new::<KernelFrames>(nested))
         .flatten();
     cpu.ok_or_else(|| String::from("no host memory is left for a vCPU"))
-}
-
-/// Returns the state that a boot protocol wants: what it does not name is as after reset.
-fn start_state(state: &CpuState) -> VcpuState {
-    VcpuState {
-        gpr: state.gpr,
-        rip: state.rip,
-        rflags: state.rflags | 2,
-        segments: state.segments,
-        tr: state.tr,
-        ldtr: state.ldtr,
-        gdtr: state.gdtr,
-        idtr: state.idtr,
-        cr0: state.cr0,
-        cr3: state.cr3,
-        cr4: state.cr4,
-        efer: state.efer,
-        ..VcpuState::after_init()
-    }
 }
 
 /// Starts one task a vCPU and the board's.

@@ -20,11 +20,11 @@ fn a_bzimage_starts_at_its_64_bit_entry_with_a_zero_page() {
     let cpu = &guest.loaded.cpu;
     assert_eq!(guest.loaded.format, Format::LinuxBzImage64);
     assert_eq!(cpu.mode, CpuMode::Long64);
-    assert_eq!(cpu.rip, 0x100_0200);
-    assert_eq!(guest.bytes(cpu.rip, 1), [0xf4]);
-    assert_eq!(cpu.segments[segment::CS].selector, 0x10);
-    assert_eq!(cpu.segments[segment::SS].selector, 0x18);
-    let zero_page = cpu.gpr[gpr::RSI];
+    assert_eq!(cpu.registers.rip, 0x100_0200);
+    assert_eq!(guest.bytes(cpu.registers.rip, 1), [0xf4]);
+    assert_eq!(cpu.registers.segments[segment::CS].selector, 0x10);
+    assert_eq!(cpu.registers.segments[segment::SS].selector, 0x18);
+    let zero_page = cpu.registers.gpr[gpr::RSI];
     assert_eq!(guest.bytes(zero_page + 0x202, 4), b"HdrS");
     assert_eq!(guest.bytes(zero_page + 0x210, 1), [0xff]);
     assert_eq!(guest.u32(zero_page + 0x214), 0x100_0000);
@@ -48,7 +48,7 @@ fn a_relocatable_bzimage_moves_down_when_its_place_is_not_ram() {
     let mut request = request(&kernel);
     request.machine.ram = RamMap::new(8 << 20).unwrap();
     let guest = start(&request).unwrap();
-    assert_eq!(guest.loaded.cpu.rip, 0x20_0200);
+    assert_eq!(guest.loaded.cpu.registers.rip, 0x20_0200);
     request.machine.ram = RamMap::new(4 << 20).unwrap();
     assert!(matches!(
         start(&request).err(),
@@ -62,7 +62,7 @@ fn a_bzimage_without_64_bit_entry_starts_in_protected_mode() {
     let guest = start(&request(&kernel)).unwrap();
     assert_eq!(guest.loaded.format, Format::LinuxBzImage32);
     assert_eq!(guest.loaded.cpu.mode, CpuMode::Protected32);
-    assert_eq!(guest.loaded.cpu.rip, 0x100_0000);
+    assert_eq!(guest.loaded.cpu.registers.rip, 0x100_0000);
 }
 
 #[test]
@@ -157,8 +157,11 @@ fn a_pvh_kernel_gets_its_start_info() {
     .unwrap();
     let cpu = &guest.loaded.cpu;
     assert_eq!(guest.loaded.format, Format::Pvh);
-    assert_eq!((cpu.mode, cpu.rip), (CpuMode::Protected32, 0x100_0010));
-    let info = cpu.gpr[gpr::RBX];
+    assert_eq!(
+        (cpu.mode, cpu.registers.rip),
+        (CpuMode::Protected32, 0x100_0010)
+    );
+    let info = cpu.registers.gpr[gpr::RBX];
     assert_eq!(guest.u32(info), 0x336e_c578);
     assert_eq!(guest.u32(info + 4), 1);
     assert_eq!(guest.u32(info + 12), 2);
@@ -183,8 +186,8 @@ fn an_uncompressed_linux_without_note_starts_by_the_64_bit_protocol() {
     );
     let guest = start(&request(&kernel)).unwrap();
     assert_eq!(guest.loaded.format, Format::LinuxElf64);
-    assert_eq!(guest.loaded.cpu.rip, 0x100_0000);
-    let zero_page = guest.loaded.cpu.gpr[gpr::RSI];
+    assert_eq!(guest.loaded.cpu.registers.rip, 0x100_0000);
+    let zero_page = guest.loaded.cpu.registers.gpr[gpr::RSI];
     assert_eq!(guest.bytes(zero_page + 0x202, 4), b"HdrS");
 }
 
@@ -202,10 +205,13 @@ fn a_multiboot_elf_gets_its_information() {
     .unwrap();
     let cpu = &guest.loaded.cpu;
     assert_eq!(guest.loaded.format, Format::Multiboot1);
-    assert_eq!((cpu.mode, cpu.rip), (CpuMode::Protected32, 0x40_0010));
-    assert_eq!(cpu.gpr[gpr::RAX], 0x2bad_b002);
+    assert_eq!(
+        (cpu.mode, cpu.registers.rip),
+        (CpuMode::Protected32, 0x40_0010)
+    );
+    assert_eq!(cpu.registers.gpr[gpr::RAX], 0x2bad_b002);
     assert_eq!(guest.bytes(0x40_0100, 0x100), [0; 0x100]);
-    let info = cpu.gpr[gpr::RBX];
+    let info = cpu.registers.gpr[gpr::RBX];
     let word = |at| u64::from(guest.u32(info + at));
     assert_eq!(word(0), 0x24d);
     assert_eq!((word(4), word(8)), (639, (RAM >> 10) - 1024));
@@ -232,7 +238,7 @@ fn a_flat_multiboot_image_is_loaded_by_its_addresses() {
     kernel[0x20..0x20 + header.len()].copy_from_slice(&header);
     kernel[0x50] = 0xf4;
     let guest = start(&request(&kernel)).unwrap();
-    assert_eq!(guest.loaded.cpu.rip, 0x10_0040);
+    assert_eq!(guest.loaded.cpu.registers.rip, 0x10_0040);
     assert_eq!(guest.bytes(0x10_0040, 1), [0xf4]);
     assert_eq!(guest.bytes(0x10_0100, 2), [0, 0]);
     kernel.truncate(0x60);
