@@ -12,7 +12,7 @@ impl Scheduler {
     pub(crate) fn lead(&self, world: u32, now: u64) -> u64 {
         let own = &self.worlds[world];
         let group = &self.groups[own.group];
-        if !group.co_scheduled() {
+        if own.helper || !group.co_scheduled() {
             return 0;
         }
         let last = group
@@ -91,6 +91,7 @@ impl Scheduler {
 /// Returns the progress of a world that wants to run and was not stopped for being ahead.
 fn progress_if_runnable(world: &World, now: u64) -> Option<u64> {
     match world.state {
+        _ if world.helper => None,
         WorldState::Ready | WorldState::Limited => Some(world.progress),
         WorldState::Running(_) => Some(world.progress + now.saturating_sub(world.since)),
         WorldState::Blocked | WorldState::CoStopped => None,

@@ -24,6 +24,8 @@ pub(crate) struct Group {
     pub(crate) settings: Settings,
     pub(crate) groups: Vec<u32>,
     pub(crate) worlds: Vec<u32>,
+    /// How many of the worlds are no vCPUs but work for them.
+    pub(crate) helpers: u32,
 
     /// Rates, from the settings.
     pub(crate) reservation: u64,
@@ -62,6 +64,7 @@ impl Group {
             settings,
             groups: Vec::new(),
             worlds: Vec::new(),
+            helpers: 0,
             reservation: 0,
             limit: None,
             reserved_below: 0,
@@ -86,13 +89,18 @@ impl Group {
         let vcpus = match self.kind {
             GroupKind::Pool => 4,
             GroupKind::Service => 1,
-            GroupKind::Vm => self.worlds.len() as u32,
+            GroupKind::Vm => self.vcpus(),
         };
         self.settings.shares.number(vcpus)
     }
 
+    /// Returns how many of the worlds are vCPUs.
+    pub(crate) fn vcpus(&self) -> u32 {
+        self.worlds.len() as u32 - self.helpers
+    }
+
     /// Tells whether the skew between its worlds is bounded.
     pub(crate) fn co_scheduled(&self) -> bool {
-        self.kind == GroupKind::Vm && self.worlds.len() > 1
+        self.kind == GroupKind::Vm && self.vcpus() > 1
     }
 }

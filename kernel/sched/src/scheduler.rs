@@ -203,6 +203,21 @@ impl Scheduler {
         Some(self.world_id(index))
     }
 
+    /// Returns the worlds of a VM or of the host's own group, in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`].
+    pub fn worlds_of(&self, group: GroupId) -> Result<Vec<WorldId>, Error> {
+        let worlds = &self.groups[self.group_index(group)?].worlds;
+        Ok(worlds.iter().map(|&world| self.world_id(world)).collect())
+    }
+
+    /// Tells whether [`Self::refresh`] should be called.
+    #[must_use]
+    pub fn is_stale(&self, now: u64) -> bool {
+        now.saturating_sub(self.refreshed_at) >= self.cycles.refresh
+    }
+
     /// Returns the rate that `world` is entitled to while it wants all it can get, of [`RATE_ONE`] for a CPU.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 
 /// Most CPUs of a host.
-pub const CPUS_MAX: usize = 256;
+pub const CPUS_MAX: usize = 512;
 
 /// A CPU's number, from 0 without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -229,25 +229,43 @@ impl Scheduler {
         let group = &self.groups[index];
         match group.kind {
             GroupKind::Pool => return Err(Error::WrongKind),
-            GroupKind::Vm if group.worlds.len() >= VCPUS_MAX => {
+            GroupKind::Vm if group.vcpus() as usize >= VCPUS_MAX => {
                 return Err(Error::TooManyVcpus { most: VCPUS_MAX });
             }
             GroupKind::Vm | GroupKind::Service => {}
         }
         let class = self.class_for(index, affinity)?;
+        Ok(self.insert_world(index, class, now))
+    }
+
+    /// Adds a blocked world that works for the vCPUs of `vm`, such as for its devices: it runs on the VM's entitlement,
+    /// adds nothing to it, and is no sibling whose skew is bounded.
+    ///
+    /// # Errors
+    /// [`Error::WrongKind`] for anything but a VM, [`Error::TooManyPlacements`].
+    pub fn add_helper(&mut self, vm: GroupId, now: u64) -> Result<WorldId, Error> {
+        let index = self.group_index(vm)?;
+        if self.groups[index].kind != GroupKind::Vm {
+            return Err(Error::WrongKind);
+        }
+        let class = self.class_for(index, None)?;
+        let world = self.insert_world(index, class, now);
+        self.worlds[world.index].helper = true;
+        self.groups[index].helpers += 1;
+        Ok(world)
+    }
+
+    fn insert_world(&mut self, group: u32, class: u32, now: u64) -> WorldId {
         self.classes[class].members += 1;
-        let mut world = World::new(index, class, now, self.cycles.slice_min);
+        let mut world = World::new(group, class, now, self.cycles.slice_min);
         // Until the first refresh: an even part of what the group may have.
-        let parts = self.groups[index].worlds.len() as u64 + 1;
+        let parts = self.groups[group].worlds.len() as u64 + 1;
         world.rate =
-            (self.groups[index].potential / parts).clamp(crate::RATE_ONE / 100, crate::RATE_ONE);
+            (self.groups[group].potential / parts).clamp(crate::RATE_ONE / 100, crate::RATE_ONE);
         world.next_rate = world.rate;
-        let (place, generation) = self.worlds.insert(world);
-        self.groups[index].worlds.push(place);
-        Ok(WorldId {
-            index: place,
-            generation,
-        })
+        let (index, generation) = self.worlds.insert(world);
+        self.groups[group].worlds.push(index);
+        WorldId { index, generation }
     }
 
     /// Removes a world, whatever it does; if it was on a CPU, that CPU must [`Self::pick`] next.
@@ -259,6 +277,7 @@ impl Scheduler {
         let index = world.index;
         let (group, class) = (self.worlds[index].group, self.worlds[index].class);
         self.groups[group].worlds.retain(|&member| member != index);
+        self.groups[group].helpers -= u32::from(self.worlds[index].helper);
         self.worlds.remove(index);
         self.leave_placement(class);
         Ok(())

@@ -29,6 +29,8 @@ pub enum WorldState {
 pub(crate) struct World {
     pub(crate) group: u32,
     pub(crate) class: u32,
+    /// It works for the vCPUs of its VM: it counts for nothing in the VM's size and skew.
+    pub(crate) helper: bool,
     pub(crate) state: WorldState,
     /// When the state began, or when its time was last charged.
     pub(crate) since: u64,
@@ -76,6 +78,7 @@ impl World {
         Self {
             group,
             class,
+            helper: false,
             state: WorldState::Blocked,
             since: now,
             ready_since: now,

@@ -2,7 +2,8 @@
 
 use super::{HZ, Machine};
 use crate::{
-    Amount, DEPTH_MAX, Error, Host, Scheduler, Settings, Shares, Topology, Tuning, VCPUS_MAX,
+    Amount, CPUS_MAX, DEPTH_MAX, Error, Host, Scheduler, Settings, Shares, Topology, Tuning,
+    VCPUS_MAX,
 };
 use alloc::string::ToString;
 
@@ -138,7 +139,7 @@ fn sizes_are_bounded() {
         Err(Error::TooManyVcpus { .. })
     ));
     let host = Host {
-        topology: Topology::flat(257),
+        topology: Topology::flat(CPUS_MAX + 1),
         tsc_hz: HZ,
     };
     assert!(Scheduler::new(host, Tuning::default(), 0).is_err());

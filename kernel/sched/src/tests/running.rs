@@ -1,7 +1,7 @@
 //! Tests of who gets how much, on hosts whose worlds want all they can get.
 
 use super::{MS, Machine, close};
-use crate::{Amount, Cpu, CpuSet, Settings, Shares, Topology, WorldState};
+use crate::{Amount, Cpu, CpuSet, Error, Settings, Shares, Topology, WorldState};
 
 const SECOND: u64 = 1000 * MS;
 
@@ -221,5 +221,42 @@ fn system_time_is_charged_to_whom_it_was_spent_for() {
     assert_eq!(
         machine.sched.account(sleeper, machine.now).unwrap().system,
         MS
+    );
+}
+
+#[test]
+fn a_helper_runs_on_its_vms_entitlement() {
+    let mut machine = Machine::new(Topology::flat(1));
+    let root = machine.sched.root();
+    let (busy, worlds) = machine.vm(root, Settings::default(), 1);
+    let (_, rival) = machine.vm(root, Settings::default(), 1);
+    let helper = machine.sched.add_helper(busy, machine.now).unwrap();
+    machine.sched.wake(helper, machine.now).unwrap();
+    machine.run(2000 * MS);
+    let both = machine.ran_ms(&worlds) + machine.ran_ms(&[helper]);
+    close(both, 1000);
+    close(machine.ran_ms(&rival), 1000);
+    assert!(machine.ran_ms(&[helper]) > 400, "a helper is not starved");
+    machine
+        .sched
+        .remove_world(helper, machine.now)
+        .expect("it is there");
+    assert_eq!(machine.sched.worlds_of(busy), Ok(worlds));
+}
+
+#[test]
+fn a_helper_is_no_sibling() {
+    let mut machine = Machine::new(Topology::flat(2));
+    let root = machine.sched.root();
+    let (vm, worlds) = machine.vm(root, Settings::default(), 1);
+    let helper = machine.sched.add_helper(vm, machine.now).unwrap();
+    machine.sched.wake(helper, machine.now).unwrap();
+    machine.run(1000 * MS);
+    let account = machine.sched.account(worlds[0], machine.now).unwrap();
+    assert_eq!(account.co_stop, 0);
+    assert_eq!(
+        machine.sched.add_helper(root, 0),
+        Err(Error::WrongKind),
+        "a pool has no vCPUs to help"
     );
 }
