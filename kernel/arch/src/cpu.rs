@@ -65,6 +65,21 @@ fn registers(r: CpuidResult) -> [u8; 16] {
     bytes
 }
 
+/// Returns how many low bits of an APIC ID number the threads of a core (CPUID leaf Bh, level of threads; SDM vol. 2A).
+#[must_use]
+pub fn thread_bits() -> u32 {
+    const THREADS: u32 = 1;
+    if cpuid(0, 0).eax < 0xb {
+        return 0;
+    }
+    let level = cpuid(0xb, 0);
+    if level.ecx >> 8 & 0xff == THREADS && level.ebx != 0 {
+        level.eax & 0x1f
+    } else {
+        0
+    }
+}
+
 /// Returns the time stamp counter.
 #[must_use]
 #[inline]
