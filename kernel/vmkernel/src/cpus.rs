@@ -127,6 +127,33 @@ pub fn start_others(platform: &Platform) -> u32 {
     percpu::online()
 }
 
+/// Returns how the CPUs that run form cores and NUMA nodes.
+#[must_use]
+pub fn topology(platform: &Platform) -> sched::Topology {
+    let (mut cores, mut domains): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
+    let number = |known: &mut Vec<u32>, id: u32| {
+        let place = known.iter().position(|k| *k == id).unwrap_or_else(|| {
+            known.push(id);
+            known.len() - 1
+        });
+        u16::try_from(place).unwrap_or(u16::MAX)
+    };
+    let shift = arch::cpu::thread_bits();
+    let blocks = (0..percpu::online()).filter_map(percpu::of);
+    let places: Vec<(u16, u16)> = blocks
+        .map(|block| {
+            let id = block.apic_id();
+            let listed = platform.processors.iter().find(|p| p.apic_id == id);
+            let domain = listed.map_or(0, |p| p.domain);
+            (
+                number(&mut cores, id >> shift),
+                number(&mut domains, domain),
+            )
+        })
+        .collect();
+    sched::Topology::new(&places)
+}
+
 /// The first Rust function of a CPU that was started.
 extern "C" fn enter(argument: u64) -> ! {
     let (index, apic_id) = ((argument >> 32) as u32, argument as u32);

@@ -1,12 +1,14 @@
 //! The executors: one per CPU, one stack each, everything a future (DESIGN D2).
 //!
 //! An interrupt only notes its vector and asks for attention; the executor takes the notes, wakes what waits for them,
-//! runs due timers, then polls one task, and so on. Service tasks (console, timers, tools) go before vCPUs; vCPUs take
-//! turns. A poll that takes longer than its budget is reported: it is a bug.
+//! runs due timers, then polls one task, and so on. Service tasks (console, drivers, tools) go before worlds (vCPUs and
+//! the devices of VMs), as long as they leave worlds their part of the CPU; whose turn it is among worlds says `worlds`.
+//! A poll that takes longer than its budget is reported: it is a bug.
 
 use crate::log::{self, Level};
 use crate::memory::ranks;
 use crate::timer;
+use crate::worlds;
 use crate::zeroed;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -15,64 +17,69 @@ use arch::percpu::{self, CPUS_MAX};
 use arch::sync::SpinLock;
 use async_task::{Runnable, Task};
 use core::future::Future;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
-/// Longest poll that passes without a report, in nanoseconds: twice a vCPU's time slice.
+/// Longest poll that passes without a report, in nanoseconds: many times a slice.
 const POLL_NANOS_MAX: u64 = 40_000_000;
 /// Reports of long polls until they are only counted.
 const LONG_POLLS_TOLD: u64 = 8;
+/// What service tasks of a CPU may use in one go while worlds wait, in nanoseconds. They get back half of the time that
+/// passes, so that is their part in the long run.
+const SERVICE_NANOS: u64 = 5_000_000;
 
-/// What a task is, for the order in which tasks are polled.
+/// What a task is, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// The host's own work; short polls, always first.
+enum Class {
+    /// The host's own work; short polls.
     Service,
-    /// A vCPU; polls last up to a time slice.
+    /// A vCPU, or the devices of a VM; polls last up to a time slice.
     World,
 }
 
-#[derive(Debug)]
-struct Queues {
-    service: VecDeque<Runnable>,
-    worlds: VecDeque<Runnable>,
-}
-
-static QUEUES: [SpinLock<Queues>; CPUS_MAX] = [const {
-    SpinLock::new(
-        ranks::RUN_QUEUE,
-        Queues {
-            service: VecDeque::new(),
-            worlds: VecDeque::new(),
-        },
-    )
-}; CPUS_MAX];
+static QUEUES: [SpinLock<VecDeque<Runnable>>; CPUS_MAX] =
+    [const { SpinLock::new(ranks::RUN_QUEUE, VecDeque::new()) }; CPUS_MAX];
+/// How many tasks wait in each queue, to be read without its lock.
+static WAITING: [AtomicU32; CPUS_MAX] = [const { AtomicU32::new(0) }; CPUS_MAX];
+/// Until when service tasks have used what is theirs, in TSC ticks. [owner cpu]
+static SERVED_UNTIL: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
+/// When the poll that runs began, in TSC ticks. [owner cpu]
+static POLL_START: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static WAITING_FOR_VECTOR: [SpinLock<Vec<Waker>>; 256] =
     [const { SpinLock::new(ranks::WAKER, Vec::new()) }; 256];
 static BUSY_TICKS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static INTERRUPTS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static LONG_POLLS: AtomicU64 = AtomicU64::new(0);
 
-/// Starts `future` on CPU `cpu`; it stays there. Dropping the returned task cancels it; `detach` lets it go.
-pub fn spawn<F>(cpu: u32, class: Class, future: F) -> Task<F::Output>
+/// Starts the service task `future` on CPU `cpu`; it stays there. Dropping the returned task cancels it; `detach` lets it
+/// go.
+pub fn spawn<F>(cpu: u32, future: F) -> Task<F::Output>
 where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let (runnable, task) = async_task::spawn(future, move |runnable| push(cpu, class, runnable));
+    let (runnable, task) = async_task::spawn(future, move |runnable| push(cpu, runnable));
     runnable.schedule();
     task
 }
 
-fn push(cpu: u32, class: Class, runnable: Runnable) {
+fn push(cpu: u32, runnable: Runnable) {
     {
-        let mut queues = QUEUES[cpu as usize].lock();
-        match class {
-            Class::Service => queues.service.push_back(runnable),
-            Class::World => queues.worlds.push_back(runnable),
-        }
+        let mut queue = QUEUES[cpu as usize].lock();
+        queue.push_back(runnable);
+        WAITING[cpu as usize].store(queue.len() as u32, Ordering::Release);
     }
     poke(cpu);
+}
+
+fn pop(cpu: u32) -> Option<Runnable> {
+    if WAITING[cpu as usize].load(Ordering::Acquire) == 0 {
+        return None;
+    }
+    let mut queue = QUEUES[cpu as usize].lock();
+    let runnable = queue.pop_front();
+    WAITING[cpu as usize].store(queue.len() as u32, Ordering::Release);
+    runnable
 }
 
 /// Makes CPU `cpu` look at its work soon, out of a guest or out of HLT.
@@ -120,19 +127,36 @@ pub fn long_polls() -> u64 {
     LONG_POLLS.load(Ordering::Relaxed)
 }
 
-/// Tells whether another task waits on this CPU, so that a vCPU should not keep it.
+/// Tells whether a service task waits on this CPU that goes before worlds.
 #[must_use]
-pub fn others_wait() -> bool {
-    let queues = QUEUES[percpu::current().index() as usize].lock();
-    !queues.service.is_empty() || !queues.worlds.is_empty()
+pub fn service_waits() -> bool {
+    let cpu = percpu::current().index() as usize;
+    WAITING[cpu].load(Ordering::Acquire) != 0 && service_may_run(cpu)
 }
 
-/// Takes this CPU's noted events inside a poll, for a vCPU that they brought out of its guest. Tells whether it may go
-/// on, because nothing else waits for the CPU.
+/// Tells whether service tasks have left worlds their part of CPU `cpu`.
+fn service_may_run(cpu: usize) -> bool {
+    let ahead = timer::clock().ticks(SERVICE_NANOS);
+    SERVED_UNTIL[cpu].load(Ordering::Relaxed) <= arch::cpu::rdtsc().saturating_add(ahead)
+}
+
+/// Takes this CPU's noted events inside a poll, for a world that they brought out of its guest. Tells until when it may
+/// go on, in TSC ticks; `None` says that its poll is to end.
 #[must_use]
-pub fn may_go_on() -> bool {
-    take_events(percpu::current());
-    !others_wait()
+pub fn stays() -> Option<u64> {
+    let cpu = percpu::current();
+    if cpu.needs_attention() {
+        take_events(cpu);
+    }
+    worlds::stays()
+}
+
+/// Counts what the poll on this CPU took so far; it goes on as a new one.
+pub(crate) fn note_poll() {
+    let cpu = percpu::current().index() as usize;
+    let now = arch::cpu::rdtsc();
+    let start = POLL_START[cpu].swap(now, Ordering::Relaxed);
+    BUSY_TICKS[cpu].fetch_add(now.saturating_sub(start), Ordering::Relaxed);
 }
 
 /// Runs this CPU's tasks for ever.
@@ -143,12 +167,37 @@ pub fn run() -> ! {
         if cpu.needs_attention() {
             take_events(cpu);
         }
-        match next(cpu.index()) {
-            Some((class, runnable)) => poll(cpu.index(), class, runnable),
-            None if zeroed::work() => {}
-            None => idle(cpu),
+        if !work(cpu.index()) && !zeroed::work() {
+            idle(cpu);
         }
     }
+}
+
+/// Polls one task, if there is one.
+fn work(cpu: u32) -> bool {
+    if service_may_run(cpu as usize)
+        && let Some(runnable) = pop(cpu)
+    {
+        serve(cpu, runnable);
+    } else if let Some((world, runnable)) = worlds::next() {
+        if !poll(cpu, Class::World, runnable).1 {
+            worlds::waits(world);
+        }
+    } else if let Some(runnable) = pop(cpu) {
+        serve(cpu, runnable);
+    } else {
+        return false;
+    }
+    true
+}
+
+fn serve(cpu: u32, runnable: Runnable) {
+    let (ticks, _) = poll(cpu, Class::Service, runnable);
+    let begin = arch::cpu::rdtsc().saturating_sub(2 * ticks);
+    let served = &SERVED_UNTIL[cpu as usize];
+    let until = served.load(Ordering::Relaxed).max(begin) + 2 * ticks;
+    served.store(until, Ordering::Relaxed);
+    worlds::charge_service(ticks);
 }
 
 fn take_events(cpu: &percpu::PerCpu) {
@@ -170,20 +219,11 @@ fn take_events(cpu: &percpu::PerCpu) {
     }
 }
 
-fn next(cpu: u32) -> Option<(Class, Runnable)> {
-    let mut queues = QUEUES[cpu as usize].lock();
-    if let Some(runnable) = queues.service.pop_front() {
-        return Some((Class::Service, runnable));
-    }
-    queues
-        .worlds
-        .pop_front()
-        .map(|runnable| (Class::World, runnable))
-}
-
-fn poll(cpu: u32, class: Class, runnable: Runnable) {
-    let start = arch::cpu::rdtsc();
-    runnable.run();
+/// Polls a task. Returns how long its last part took, in TSC ticks, and whether it wants to run on.
+fn poll(cpu: u32, class: Class, runnable: Runnable) -> (u64, bool) {
+    POLL_START[cpu as usize].store(arch::cpu::rdtsc(), Ordering::Relaxed);
+    let wants_more = runnable.run();
+    let start = POLL_START[cpu as usize].load(Ordering::Relaxed);
     let ticks = arch::cpu::rdtsc().saturating_sub(start);
     BUSY_TICKS[cpu as usize].fetch_add(ticks, Ordering::Relaxed);
     let nanos = timer::clock().nanos(ticks);
@@ -202,6 +242,7 @@ fn poll(cpu: u32, class: Class, runnable: Runnable) {
             ),
         );
     }
+    (ticks, wants_more)
 }
 
 fn idle(cpu: &percpu::PerCpu) {

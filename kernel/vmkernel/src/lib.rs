@@ -23,4 +23,5 @@ pub mod storage;
 pub mod symbols;
 pub mod timer;
 pub mod vm;
+pub mod worlds;
 pub mod zeroed;

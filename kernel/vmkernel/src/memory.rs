@@ -92,6 +92,8 @@ pub mod ranks {
     pub const TIMERS: Rank = Rank(70);
     /// A CPU's run queue.
     pub const RUN_QUEUE: Rank = Rank(80);
+    /// The scheduler of worlds.
+    pub const SCHEDULER: Rank = Rank(85);
     /// The console's devices.
     pub const CONSOLE: Rank = Rank(90);
     /// The kernel's address space.

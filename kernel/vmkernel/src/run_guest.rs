@@ -27,7 +27,7 @@ async fn guest(files: Archive<'static>) -> Result<StopReason, String> {
     inventory::add(definition.clone())?;
     let ended = inventory::power_on(&definition, true, None)?;
     let name = String::from(definition.name.as_str());
-    exec::spawn(0, exec::Class::Service, input::feed(name)).detach();
+    exec::spawn(0, input::feed(name)).detach();
     Ok(inventory::run_to_end(&definition, true, ended).await)
 }
 

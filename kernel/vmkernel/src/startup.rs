@@ -4,7 +4,9 @@
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::inventory;
-use crate::{console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer};
+use crate::{
+    console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer, worlds,
+};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
@@ -110,6 +112,7 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     PLATFORM.call_once(|| platform);
     let cpus = cpus::start_others(self::platform());
     crate::info!("{cpus} CPU(s) in service");
+    worlds::start(cpus::topology(self::platform()));
     start_service(&boot);
     exec::run()
 }
@@ -117,13 +120,13 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
 /// Starts what the command line asks for: the one guest of run-guest mode, or the shell.
 fn start_service(boot: &BootInfo) {
     if let Some(kind) = option("inject") {
-        exec::spawn(0, exec::Class::Service, async move { fault::inject(kind) }).detach();
+        exec::spawn(0, async move { fault::inject(kind) }).detach();
     }
     let files = Archive::new(boot_module(boot));
     inventory::init(files);
     console::enable_input();
     if option("mode") == Some("run-guest") {
-        exec::spawn(0, exec::Class::Service, run_guest::run(files)).detach();
+        exec::spawn(0, run_guest::run(files)).detach();
     } else {
         if option("log").is_none() {
             // An administrator's prompt is not disturbed by what `host log` shows as well.
@@ -140,7 +143,7 @@ fn start_service(boot: &BootInfo) {
         }
         storage::start();
         milestone("shell");
-        exec::spawn(0, exec::Class::Service, shell::run()).detach();
+        exec::spawn(0, shell::run()).detach();
         inventory::autostart();
     }
 }

@@ -8,7 +8,7 @@ mod pci;
 pub use nvme::NvmeDisk;
 pub use pci::ConfigPorts;
 
-use crate::exec::{self, Class};
+use crate::exec;
 use crate::memory::ranks;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -28,7 +28,7 @@ pub fn start() {
     let found = enumerate(&ConfigPorts);
     let controllers = found.iter().filter(|f| f.class == NVME);
     for (number, function) in (0_u32..).zip(controllers) {
-        exec::spawn(0, Class::Service, bring_up(*function, number)).detach();
+        exec::spawn(0, bring_up(*function, number)).detach();
     }
 }
 

@@ -6,7 +6,7 @@
 #![expect(unsafe_code, reason = "lends frames and registers to the driver")]
 
 use crate::cpus;
-use crate::exec::{self, Class};
+use crate::exec;
 use crate::interrupts::MessageVector;
 use crate::memory::{self, ranks};
 use crate::storage::ConfigPorts;
@@ -109,12 +109,7 @@ pub(super) async fn start(function: Function, name: &str) -> Result<NvmeDisk, St
             waiting: Vec::new(),
         },
     ));
-    exec::spawn(
-        vector.cpu(),
-        Class::Service,
-        serve(Arc::clone(&state), vector),
-    )
-    .detach();
+    exec::spawn(vector.cpu(), serve(Arc::clone(&state), vector)).detach();
     Ok(NvmeDisk {
         name: String::from(name),
         address: function.address,

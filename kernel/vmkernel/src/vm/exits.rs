@@ -1,7 +1,8 @@
 //! What each exit means and how it is answered. Short answers first: CPUID, MSRs, ports, the APIC.
 
 use crate::vm::machine::{Fault, StopReason};
-use crate::vm::vcpu::{Activity, Flow, Reason, VcpuWorld, yield_wanted};
+use crate::vm::vcpu::{Activity, Flow, Reason, VcpuWorld};
+use crate::worlds;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::{format, vec};
@@ -47,7 +48,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             Exit::TimeSlice => {
                 self.keep_interrupted_event();
                 self.leave_lost_shadow();
-                return Flow::Yield;
+                return Flow::SliceOver;
             }
             Exit::Halt => self.halt(),
             Exit::InterruptWindow => {
@@ -68,9 +69,8 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             Exit::Exception { vector, error_code } => self.raise(Exception(vector), error_code),
             Exit::Pause => {
                 self.advance_over_prefixed(2);
-                if yield_wanted() {
-                    return Flow::Yield;
-                }
+                worlds::spins();
+                return Flow::Yield;
             }
             Exit::Xsetbv => self.xsetbv(),
             Exit::CacheFlush => self.advance_over_prefixed(2),

@@ -1,6 +1,6 @@
 //! All VMs that the host knows: their definitions, what runs of them, and how they last ended.
 
-use crate::exec::{self, Class};
+use crate::exec;
 use crate::memory::ranks;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::start::{self, Blueprint};
@@ -173,7 +173,7 @@ pub fn start(name: &str) -> Result<(), String> {
         None => Ok(r.definition.clone()),
     })?;
     let ended = power_on(&definition, false, None)?;
-    exec::spawn(0, Class::Service, async move {
+    exec::spawn(0, async move {
         run_to_end(&definition, false, ended).await;
     })
     .detach();
@@ -242,6 +242,7 @@ pub fn power_on(
         initrd: definition.initrd.as_deref().map(file).transpose()?,
         modules,
         command_line: &definition.cmdline,
+        cpu_time: sched::Settings::default(),
         test_devices: definition.test_devices,
         direct_serial,
     };

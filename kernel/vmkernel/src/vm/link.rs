@@ -31,11 +31,14 @@ pub const REQUEST_RESUME: u32 = 1 << 9;
 /// The nested tables lost mappings: flush.
 pub const REQUEST_FLUSH: u32 = 1 << 7;
 
+/// The bit of a place that says that the vCPU is there now; the host CPU's number is above it.
+const HERE: u32 = 1;
+
 /// The shared side of one vCPU.
 #[derive(Debug)]
 pub struct VcpuLink {
-    /// Host CPU that it runs on. [const after init]
-    cpu: u32,
+    /// Host CPU that it is or was on, and [`HERE`] while it is there. [written by the vCPU]
+    place: AtomicU32,
     requests: AtomicU32,
     vectors: [AtomicU64; 4],
     level: [AtomicU64; 4],
@@ -53,12 +56,18 @@ pub struct VcpuLink {
     pub rip: AtomicU64,
 }
 
+impl Default for VcpuLink {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl VcpuLink {
-    /// Makes the link of a vCPU on host CPU `cpu`.
+    /// Makes the link of a vCPU that is on no host CPU yet.
     #[must_use]
-    pub fn new(cpu: u32) -> Self {
+    pub fn new() -> Self {
         Self {
-            cpu,
+            place: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             vectors: [const { AtomicU64::new(0) }; 4],
             level: [const { AtomicU64::new(0) }; 4],
@@ -72,10 +81,21 @@ impl VcpuLink {
         }
     }
 
-    /// Returns the host CPU.
+    /// Returns the host CPU that it is or was on.
     #[must_use]
     pub fn cpu(&self) -> u32 {
-        self.cpu
+        self.place.load(Ordering::Relaxed) >> 1
+    }
+
+    /// Notes that the vCPU comes to host CPU `cpu`. What was requested before is seen after this; who requests something
+    /// later sees where the vCPU is.
+    pub(super) fn arrive(&self, cpu: u32) {
+        self.place.swap(cpu << 1 | HERE, Ordering::SeqCst);
+    }
+
+    /// Notes that the vCPU leaves its host CPU.
+    pub(super) fn leave(&self) {
+        self.place.fetch_and(!HERE, Ordering::Release);
     }
 
     /// Tells whether anything was posted.
@@ -135,7 +155,7 @@ impl VcpuLink {
 
     /// Posts a request and makes the vCPU look at it soon.
     pub fn request(&self, bits: u32) {
-        if self.requests.fetch_or(bits, Ordering::AcqRel) & bits != bits {
+        if self.requests.fetch_or(bits, Ordering::SeqCst) & bits != bits {
             self.wake();
         }
     }
@@ -186,6 +206,9 @@ impl VcpuLink {
             waker.wake();
         }
         // A waker from an earlier wait only marks a vCPU that runs now: it must come out of its guest as well.
-        exec::poke(self.cpu);
+        let place = self.place.load(Ordering::SeqCst);
+        if place & HERE != 0 {
+            exec::poke(place >> 1);
+        }
     }
 }

@@ -6,6 +6,7 @@ use crate::vm::clock::VmClock;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::ram::GuestRam;
 use crate::vm::serial::Serial;
+use crate::worlds::VmGroup;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -74,6 +75,8 @@ pub struct VmShared {
     pub links: Vec<Arc<VcpuLink>>,
     /// Its serial ports' host side.
     pub serial: Arc<Serial>,
+    /// Its place in the scheduler.
+    pub group: VmGroup,
     pub(super) board: SpinLock<Chipset>,
     pub(super) routing: SpinLock<Routing>,
     paused: AtomicBool,
@@ -99,6 +102,7 @@ impl VmShared {
         board: Chipset,
         routing: SpinLock<Routing>,
         serial: Arc<Serial>,
+        group: VmGroup,
     ) -> Self {
         static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
         Self {
@@ -108,6 +112,7 @@ impl VmShared {
             clock: VmClock::new_stopped(u32::try_from(links.len()).unwrap_or(u32::MAX)),
             links,
             serial,
+            group,
             board: SpinLock::new(ranks::CHIPSET, board),
             routing,
             paused: AtomicBool::new(false),

@@ -1,6 +1,5 @@
 //! Power-on: makes a VM from its definition and its files, and starts its tasks.
 
-use crate::exec::{self, Class};
 use crate::memory::{self, KernelFrames};
 use crate::timer;
 use crate::vm::board::{self, Routing};
@@ -10,6 +9,7 @@ use crate::vm::policy::Policy;
 use crate::vm::ram::GuestRam;
 use crate::vm::serial::Serial;
 use crate::vm::vcpu::VcpuWorld;
+use crate::worlds::{self, VmGroup};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -19,12 +19,11 @@ use api::time::VmInstant;
 use arch::cpu::rdtsc;
 use arch::virt::{NewVcpu, Visitor};
 use core::future::poll_fn;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use core::task::Poll;
 use devices::lapic::{LapicConfig, LocalApic};
 use loader::{MachineShape, Module, RamMap, Request};
-
-static NEXT_CPU: AtomicU32 = AtomicU32::new(0);
+use sched::Settings;
 
 /// A VM to start: what its definition says, with the files' contents.
 #[derive(Debug)]
@@ -45,6 +44,8 @@ pub struct Blueprint<'a> {
     pub modules: Vec<(&'a str, &'a [u8])>,
     /// Command line.
     pub command_line: &'a str,
+    /// What CPU time it is entitled to.
+    pub cpu_time: Settings,
     /// Whether it has the test devices.
     pub test_devices: bool,
     /// Whether COM1 goes straight to the host's COM1.
@@ -92,14 +93,14 @@ pub fn power_on(
         lapics.push(new_lapic(index, policy.phys_bits()));
         policies.push(policy);
     }
-    let links = lapics
-        .iter()
-        .map(|_| Arc::new(VcpuLink::new(place())))
-        .collect();
+    let links = lapics.iter().map(|_| Arc::new(VcpuLink::new())).collect();
     let routing = Routing::new(lapics.iter().map(LocalApic::identity).collect());
     let board = board::new_chipset(blueprint, &map);
     let name = String::from(blueprint.name);
-    let vm = Arc::new(VmShared::new(name, ram, links, board, routing, serial));
+    let group = VmGroup::new(blueprint.cpu_time).map_err(|e| worlds::refusal(&e))?;
+    let vm = Arc::new(VmShared::new(
+        name, ram, links, board, routing, serial, group,
+    ));
     let parts = lapics.into_iter().zip(policies).collect();
     let tasks = arch::virt::with_backend(StartVcpus {
         vm: &vm,
@@ -136,11 +137,6 @@ fn load(blueprint: &Blueprint<'_>, map: RamMap, ram: &GuestRam) -> Result<VcpuSt
     loader::load(&request, ram)
         .map(|loaded| loaded.cpu.registers)
         .map_err(|e| format!("{e}"))
-}
-
-/// Chooses the host CPU of a new vCPU: all in turn.
-fn place() -> u32 {
-    NEXT_CPU.fetch_add(1, Ordering::Relaxed) % arch::percpu::online().max(1)
 }
 
 fn new_lapic(index: u32, phys_bits: u32) -> LocalApic {
@@ -182,7 +178,7 @@ impl Visitor for StartVcpus<'_> {
                 lapic,
             ));
         }
-        Ok(start_tasks(self.vm, worlds))
+        start_tasks(self.vm, worlds)
     }
 }
 
@@ -197,26 +193,22 @@ fn new_cpu<B: NewVcpu>(vm: &VmShared) -> Result<B, String> {
 /// Starts one task a vCPU and the board's.
 fn start_tasks<B: VcpuBackend>(
     vm: &Arc<VmShared>,
-    worlds: Vec<VcpuWorld<B>>,
-) -> Vec<async_task::Task<()>> {
+    vcpus: Vec<VcpuWorld<B>>,
+) -> Result<Vec<async_task::Task<()>>, String> {
     let mut tasks = vec![];
-    for world in worlds {
-        let vm = Arc::clone(vm);
-        let cpu = world.host_cpu();
-        tasks.push(exec::spawn(cpu, Class::World, async move {
-            let reason = world.await;
+    for vcpu in vcpus {
+        let shared = Arc::clone(vm);
+        let task = vm.group.spawn_vcpu(async move {
+            let reason = vcpu.await;
             if reason != StopReason::Ended {
-                vm.end(reason);
+                shared.end(reason);
             }
-        }));
+        });
+        tasks.push(task.map_err(|e| worlds::refusal(&e))?);
     }
-    let board_cpu = vm.links.first().map_or(0, |l| l.cpu());
-    tasks.push(exec::spawn(
-        board_cpu,
-        Class::Service,
-        run_board(Arc::clone(vm)),
-    ));
-    tasks
+    let board = vm.group.spawn_helper(run_board(Arc::clone(vm)));
+    tasks.push(board.map_err(|e| worlds::refusal(&e))?);
+    Ok(tasks)
 }
 
 /// Waits for all tasks of a VM.
@@ -224,6 +216,7 @@ async fn ended(vm: Arc<VmShared>, tasks: Vec<async_task::Task<()>>) -> StopReaso
     for task in tasks {
         task.await;
     }
+    vm.group.give_back();
     vm.take_stop().unwrap_or(StopReason::Ended)
 }
 

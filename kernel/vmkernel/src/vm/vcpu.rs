@@ -8,6 +8,7 @@ use crate::timer::{self, Sleep};
 use crate::vm::emulation::Emulation;
 use crate::vm::link::{self, VcpuLink};
 use crate::vm::machine::{StopReason, VmShared};
+use crate::worlds;
 use alloc::sync::Arc;
 use api::backend::{VcpuBackend, VcpuState};
 use api::cpu::{Segment, SegmentAttributes, segment};
@@ -22,9 +23,6 @@ use devices::lapic::{LocalApic, Now, TimerDeadline};
 use devices::message::Delivery;
 use machine::PauseNumber;
 use spec::event::Event;
-
-/// Longest time a vCPU keeps its CPU while others wait, in nanoseconds.
-const SLICE_NANOS: u64 = 10_000_000;
 
 /// What a vCPU's timer grants the guest to run when it kept it from running once, in nanoseconds; twice as much after each
 /// further time.
@@ -91,6 +89,8 @@ impl Clocks {
 pub(super) enum Flow {
     /// Enter again.
     Continue,
+    /// The time on the CPU is over; enter again if there is more.
+    SliceOver,
     /// The vCPU gives its CPU up for now.
     Yield,
     /// The VM ends.
@@ -136,6 +136,10 @@ pub struct VcpuWorld<B> {
     /// Added to the host TSC less the VM's base: what the guest wrote to its TSC.
     pub(super) tsc_adjust: u64,
     sleep: Option<Sleep>,
+    /// The host CPU that it was on last.
+    last_cpu: usize,
+    /// The TSC when it last told others how far it got.
+    published: u64,
     slice_end: u64,
     /// The CPU ends the slice by itself: [`VcpuBackend::limit_run`].
     slice_ends_itself: bool,
@@ -183,16 +187,12 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             parked_in: PauseNumber::default(),
             tsc_adjust: 0,
             sleep: None,
+            last_cpu: usize::MAX,
+            published: 0,
             slice_end: 0,
             slice_ends_itself: false,
             stalls: 0,
         }
-    }
-
-    /// Returns the host CPU that it runs on.
-    #[must_use]
-    pub fn host_cpu(&self) -> u32 {
-        self.link.cpu()
     }
 
     /// Returns how the guest's clocks follow from the host's.
@@ -276,7 +276,11 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     /// Brings the vCPU's state into this CPU at the start of a poll.
     fn arrive(&mut self) {
         let cpu = arch::percpu::current().index() as usize;
-        let is_live = LIVE[cpu].swap(self.identity, Ordering::Relaxed) == self.identity;
+        self.link.arrive(cpu as u32);
+        let was_last = LIVE[cpu].swap(self.identity, Ordering::Relaxed) == self.identity;
+        // What it left here is out of date if it has been elsewhere since.
+        let is_live = was_last && self.last_cpu == cpu;
+        self.last_cpu = cpu;
         self.cpu.arrive(is_live);
         if !is_live {
             if LAST_VM[cpu].swap(self.vm.number, Ordering::Relaxed) != self.vm.number {
@@ -286,9 +290,39 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             self.policy.load_cpu_msrs();
         }
         self.look_at_clock();
-        let slice = timer::clock().ticks(SLICE_NANOS);
-        self.slice_end = rdtsc().saturating_add(slice);
-        self.slice_ends_itself = self.cpu.limit_run(slice);
+        self.begin_slice(worlds::slice_end());
+    }
+
+    /// Lets the guest run until the TSC reaches `end`.
+    fn begin_slice(&mut self, end: u64) {
+        self.slice_end = end;
+        let ticks = end.saturating_sub(rdtsc()).max(1);
+        self.slice_ends_itself = self.cpu.limit_run(ticks);
+        self.timer_changed = true;
+    }
+
+    /// Tells whether it may go on here though something wanted the CPU's attention, or its slice is over.
+    fn stays(&mut self) -> bool {
+        let Some(end) = exec::stays() else {
+            return false;
+        };
+        if end != self.slice_end {
+            self.publish();
+            self.begin_slice(end);
+        }
+        self.look_at_clock();
+        true
+    }
+
+    /// Shows others how far it got.
+    fn publish(&mut self) {
+        self.link.rip.store(self.cpu.rip(), Ordering::Relaxed);
+        for (total, count) in self.link.exits.iter().zip(core::mem::take(&mut self.exits)) {
+            total.fetch_add(count, Ordering::Relaxed);
+        }
+        let now = rdtsc();
+        let ticks = now.saturating_sub(core::mem::replace(&mut self.published, now));
+        self.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
     }
 
     /// Takes over where the VM's time stands, and what of the vCPU's own timer is due.
@@ -306,8 +340,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     fn leave(&mut self) {
         self.fpu.save();
         self.policy.set_xcr0(self.fpu.xcr0());
-        self.link.rip.store(self.cpu.rip(), Ordering::Relaxed);
+        self.publish();
         self.cpu.leave();
+        self.link.leave();
     }
 
     fn arm_timer(&mut self) {
@@ -358,8 +393,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             if !self.cpu.enter() {
                 self.has_work = true;
                 self.stalls = self.stalls.saturating_add(1);
-                if rdtsc() < self.slice_end && exec::may_go_on() {
-                    self.look_at_clock();
+                if self.stays() {
                     continue;
                 }
                 cx.waker().wake_by_ref();
@@ -367,7 +401,8 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             }
             match self.handle_exit() {
                 Flow::Continue => {}
-                Flow::Yield => {
+                Flow::SliceOver if self.stays() => {}
+                Flow::SliceOver | Flow::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -501,7 +536,7 @@ impl<B: VcpuBackend> Future for VcpuWorld<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StopReason> {
         let this = &mut *self;
-        let start = rdtsc();
+        this.published = rdtsc();
         this.sleep = None;
         if this.index == 0 && this.link.busy_ticks.load(Ordering::Relaxed) == 0 {
             crate::startup::milestone("guest-entry");
@@ -510,16 +545,6 @@ impl<B: VcpuBackend> Future for VcpuWorld<B> {
         this.arrive();
         let result = this.run(cx);
         this.leave();
-        for (total, count) in this.link.exits.iter().zip(core::mem::take(&mut this.exits)) {
-            total.fetch_add(count, Ordering::Relaxed);
-        }
-        let ticks = rdtsc().saturating_sub(start);
-        this.link.busy_ticks.fetch_add(ticks, Ordering::Relaxed);
         result
     }
-}
-
-/// Gives way to other tasks of this CPU, if there are any.
-pub(super) fn yield_wanted() -> bool {
-    exec::others_wait()
 }
