@@ -6,7 +6,7 @@ use crate::definition::{Mode, VmDefinition, VmName};
 use crate::error::CommandError;
 use crate::grammar::{self, Arity, CommandSpec, OptionSpec};
 use crate::report::LogLevel;
-use crate::settings::{Setting, bad, parse_memory, parse_number};
+use crate::settings::{PoolSetting, Setting, bad, parse_memory, parse_number};
 use crate::suggest::nearest;
 use crate::units::parse_millis;
 use crate::words::{self, Word};
@@ -59,6 +59,15 @@ pub enum Request {
     },
     /// Show who uses the CPUs.
     HostTop(TopOptions),
+    /// Do something with a pool of CPU time.
+    Pool {
+        /// Which.
+        name: VmName,
+        /// What.
+        action: PoolAction,
+    },
+    /// List the pools.
+    PoolList,
     /// List the host's storage devices.
     StorageList,
     /// Show a block of a storage device.
@@ -79,6 +88,8 @@ pub enum Request {
 pub enum VmAction {
     /// Show all about it.
     Info,
+    /// Show where its time went.
+    Stats,
     /// Start it.
     Start,
     /// Press its power button.
@@ -95,6 +106,22 @@ pub enum VmAction {
     Delete,
 }
 
+/// What can be done with a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PoolAction {
+    /// Make it in another one, or in the host's own.
+    Create {
+        /// The pool around it.
+        parent: Option<VmName>,
+        /// What it is to get, if not the usual.
+        settings: Vec<PoolSetting>,
+    },
+    /// Change what it is to get.
+    Set(Vec<PoolSetting>),
+    /// Remove it; it must be empty.
+    Delete,
+}
+
 /// How `host top` measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TopOptions {
@@ -102,6 +129,36 @@ pub struct TopOptions {
     pub count: u32,
     /// Milliseconds that each measures.
     pub interval_ms: u64,
+    /// Who stands first.
+    pub order: TopOrder,
+    /// Each page takes the place of the one before, until a key is pressed.
+    pub live: bool,
+}
+
+/// The order of a page of `host top`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TopOrder {
+    /// The busiest first.
+    Used,
+    /// Who waited longest for a CPU first.
+    Ready,
+    /// Who exited most often first.
+    Exits,
+    /// By name and number.
+    Name,
+}
+
+impl TopOrder {
+    /// Returns the order of this name.
+    fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "used" => Self::Used,
+            "ready" => Self::Ready,
+            "exits" => Self::Exits,
+            "name" => Self::Name,
+            _ => return None,
+        })
+    }
 }
 
 /// A parsed line.
@@ -453,7 +510,50 @@ pub(crate) fn build_host_top(matches: &Matches) -> Result<Request, CommandError>
     Ok(Request::HostTop(TopOptions {
         count: matches.number("count")?.unwrap_or(1),
         interval_ms: interval_ms.max(TOP_INTERVAL_MIN_MS),
+        order: match matches.value("sort") {
+            None => TopOrder::Used,
+            Some(name) => TopOrder::from_name(name)
+                .ok_or_else(|| bad("--sort", name, "it is used, ready, exits or name"))?,
+        },
+        live: matches.has("live"),
     }))
+}
+
+pub(crate) fn build_stats(matches: &Matches) -> Result<Request, CommandError> {
+    matches.action(VmAction::Stats)
+}
+
+fn pool(matches: &Matches, action: PoolAction) -> Result<Request, CommandError> {
+    let name = matches.name()?;
+    Ok(Request::Pool { name, action })
+}
+
+fn pool_settings(matches: &Matches) -> Result<Vec<PoolSetting>, CommandError> {
+    let settings = matches.arguments.iter().skip(1);
+    settings.map(|text| PoolSetting::parse(text)).collect()
+}
+
+pub(crate) fn build_pool_create(matches: &Matches) -> Result<Request, CommandError> {
+    let parent = matches
+        .value("parent")
+        .map(|name| VmName::new(name).map_err(|error| bad("--parent", name, &error.to_string())));
+    let action = PoolAction::Create {
+        parent: parent.transpose()?,
+        settings: pool_settings(matches)?,
+    };
+    pool(matches, action)
+}
+
+pub(crate) fn build_pool_set(matches: &Matches) -> Result<Request, CommandError> {
+    pool(matches, PoolAction::Set(pool_settings(matches)?))
+}
+
+pub(crate) fn build_pool_delete(matches: &Matches) -> Result<Request, CommandError> {
+    pool(matches, PoolAction::Delete)
+}
+
+pub(crate) fn build_pool_list(_: &Matches) -> Result<Request, CommandError> {
+    Ok(Request::PoolList)
 }
 
 pub(crate) fn build_host_reboot(_: &Matches) -> Result<Request, CommandError> {

@@ -135,9 +135,9 @@ mod tests {
 
     #[test]
     fn commands_and_their_words() {
-        assert_eq!(words(""), ["help", "host", "storage", "vm"]);
+        assert_eq!(words(""), ["help", "host", "sched", "storage", "vm"]);
         assert_eq!(words("h"), ["help", "host"]);
-        assert_eq!(words("vm st"), ["start", "stop"]);
+        assert_eq!(words("vm st"), ["start", "stats", "stop"]);
         assert_eq!(words("--json vm li"), ["list"]);
         assert_eq!(words("help ho"), ["host"]);
         assert_eq!(words("help host me"), ["memory"]);

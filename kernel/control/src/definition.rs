@@ -3,6 +3,7 @@
 //! A definition that exists has been checked: names, limits, keys that exclude each other. What only a host can know
 //! (whether the files exist, whether the memory is there) is checked when the VM starts.
 
+use crate::cpu_time::CpuTime;
 use crate::units::{MemorySize, UnitError};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -181,6 +182,9 @@ pub struct VmDefinition {
     /// Whether it has the devices that tests drive; in run-guest mode only.
     #[serde(default, skip_serializing_if = "is_false")]
     pub test_devices: bool,
+    /// What CPU time it is to get. A table, so it stands last.
+    #[serde(default, skip_serializing_if = "CpuTime::is_default")]
+    pub cpu: CpuTime,
 }
 
 impl VmDefinition {
@@ -199,6 +203,7 @@ impl VmDefinition {
             autostart: false,
             serial: SerialTarget::Console,
             test_devices: false,
+            cpu: CpuTime::default(),
         }
     }
 

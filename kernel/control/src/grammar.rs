@@ -199,8 +199,25 @@ const fn on_vm(
     }
 }
 
+const POOL: Argument = Argument {
+    name: "NAME",
+    kind: Kind::Text,
+    arity: Arity::One,
+};
+const POOL_AND_SETTINGS: [Argument; 2] = [
+    POOL,
+    Argument {
+        name: "KEY=VALUE",
+        kind: Kind::Text,
+        arity: Arity::ZeroOrMore,
+    },
+];
+const POOL_NOTES: &str = "Keys are shares (low, normal, high or a number), reservation and limit (40% of one CPU, or \
+    1200MHz; none), and expandable (yes or no): whether it takes what is reserved in it beyond its own reservation from \
+    the pool around it. `vm set NAME cpu.pool=POOL` puts a VM into it.";
+
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 22] = [
+pub(crate) static COMMANDS: [CommandSpec; 27] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -263,6 +280,12 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
         "For a VM that was stopped for a fault, the last stop says why.",
         command::build_info,
     ),
+    on_vm(
+        &["vm", "stats"],
+        "show where a running VM's time went",
+        "",
+        command::build_stats,
+    ),
     on_vm(&["vm", "start"], "start a VM", "", command::build_start),
     on_vm(
         &["vm", "stop"],
@@ -310,8 +333,10 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
         ],
         options: &[],
         summary: "change a VM's definition",
-        notes: "Keys are autostart, cmdline, cpus, description, initrd, kernel, memory, modules (separated by \
-            commas) and serial. A running VM has them from its next start on.",
+        notes: "Keys are autostart, cmdline, cpu.limit, cpu.pool, cpu.reservation, cpu.shares, cpus, description, \
+            initrd, kernel, memory, modules (separated by commas) and serial. A running VM has those of cpu. at once, \
+            the others from its next start on. Shares are low, normal, high or a number; amounts of CPU time are \
+            written as 40% (of one CPU) or 1200MHz.",
         build: command::build_set,
     },
     on_vm(
@@ -320,6 +345,40 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
         "",
         command::build_delete,
     ),
+    CommandSpec {
+        words: &["sched", "pool", "create"],
+        arguments: &POOL_AND_SETTINGS,
+        options: &[optional(
+            "parent",
+            "POOL",
+            Kind::Text,
+            "the pool that it is in; the host's own if not given",
+        )],
+        summary: "make a pool of CPU time",
+        notes: POOL_NOTES,
+        build: command::build_pool_create,
+    },
+    CommandSpec {
+        words: &["sched", "pool", "set"],
+        arguments: &POOL_AND_SETTINGS,
+        options: &[],
+        summary: "change what a pool is to get",
+        notes: POOL_NOTES,
+        build: command::build_pool_set,
+    },
+    plain(
+        &["sched", "pool", "list"],
+        "list the pools of CPU time",
+        command::build_pool_list,
+    ),
+    CommandSpec {
+        words: &["sched", "pool", "delete"],
+        arguments: &[POOL],
+        options: &[],
+        summary: "remove an empty pool",
+        notes: "",
+        build: command::build_pool_delete,
+    },
     plain(
         &["storage", "device", "list"],
         "list the host's storage devices",
@@ -383,6 +442,16 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
         arguments: &[],
         options: &[
             optional("count", "N", Kind::Text, "pages to show; 1 if not given"),
+            flag(
+                "live",
+                "show a page over the last one until a key is pressed",
+            ),
+            optional(
+                "sort",
+                "ORDER",
+                Kind::Text,
+                "used, ready, exits or name; used if not given",
+            ),
             optional(
                 "interval",
                 "TIME",
@@ -391,7 +460,9 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
             ),
         ],
         summary: "show who uses the host's CPUs",
-        notes: "Ctrl-C ends it early.",
+        notes: "USED is time on a CPU, READY time that a CPU was waited for, COSTOP time stopped for a sibling's sake, \
+            LIMIT time held back by a limit, all of one CPU. Ctrl-C ends it early. With --live, the keys u, r, e and n \
+            change the order, and any other key ends it.",
         build: command::build_host_top,
     },
     plain(

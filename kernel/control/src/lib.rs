@@ -19,6 +19,7 @@ extern crate alloc;
 
 mod command;
 mod complete;
+mod cpu_time;
 mod definition;
 mod editor;
 mod error;
@@ -31,10 +32,12 @@ mod settings;
 mod suggest;
 mod table;
 mod units;
+mod usage;
 mod words;
 
-pub use command::{Command, Request, TopOptions, VmAction, parse};
+pub use command::{Command, PoolAction, Request, TopOptions, TopOrder, VmAction, parse};
 pub use complete::{Names, complete};
+pub use cpu_time::{CpuAmount, CpuShares, CpuTime, CpuTimeError, PoolTime};
 pub use definition::{
     CMDLINE_LEN_MAX, CPUS_MAX, DefinitionError, MEMORY_MAX, MEMORY_MIN, Mode, SerialTarget,
     VmDefinition, VmName,
@@ -44,12 +47,13 @@ pub use error::CommandError;
 pub use help::help;
 pub use render::{Style, render, render_error};
 pub use report::{
-    BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
-    MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse,
-    VmDetails, VmState, VmSummary,
+    BlockContent, CpuInfo, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
+    MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, VcpuDetails, VmDetails, VmState,
+    VmSummary,
 };
-pub use settings::Setting;
+pub use settings::{PoolSetting, Setting};
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};
+pub use usage::{CpuUse, PoolInfo, ServiceUse, TimeUse, TopPage, VcpuUse, VmStats, WorldStats};
 
 #[cfg(test)]
 mod testing;

@@ -2,10 +2,11 @@
 //!
 //! Lines end with a line feed alone; whoever owns the terminal adds what it wants before that.
 
+use crate::cpu_time::CpuTime;
 use crate::definition::VmDefinition;
 use crate::report::{
     CpuInfo, DeviceInfo, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, Response,
-    StopRecord, TopPage, VcpuDetails, VmDetails, VmState, VmSummary,
+    StopRecord, VcpuDetails, VmDetails, VmState, VmSummary,
 };
 use crate::table::{Align, Table};
 use crate::units::{format_bytes, format_nanos, format_permille};
@@ -14,6 +15,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 use serde::Serialize;
+
+mod usage;
 
 /// Reasons for exits that `vm info` shows per vCPU.
 const REASONS_SHOWN: usize = 8;
@@ -46,6 +49,8 @@ pub fn render(response: &Response, style: Style) -> String {
             Response::Memory(memory) => json(memory),
             Response::Log(lines) => json(lines),
             Response::Top(page) => json(page),
+            Response::Stats(stats) => json(stats),
+            Response::Pools(pools) => json(pools),
         };
     }
     match response {
@@ -60,7 +65,9 @@ pub fn render(response: &Response, style: Style) -> String {
         Response::Mitigations(list) => mitigations(list, style),
         Response::Memory(memory) => memory_info(memory),
         Response::Log(lines) => log(lines, style),
-        Response::Top(page) => top(page),
+        Response::Top(page) => usage::top(page),
+        Response::Stats(stats) => usage::stats(stats),
+        Response::Pools(pools) => usage::pools(pools),
     }
 }
 
@@ -215,6 +222,9 @@ fn definition(definition: &VmDefinition, sheet: &mut Sheet) {
         .put_given("modules", &definition.modules.join(", "))
         .put_given("command line", &definition.cmdline)
         .put("autostart", if definition.autostart { "yes" } else { "no" });
+    if definition.cpu != CpuTime::default() {
+        sheet.put("CPU time is", usage::cpu_time(&definition.cpu));
+    }
 }
 
 fn last_stop(stop: &StopRecord) -> String {
@@ -430,38 +440,6 @@ fn log(lines: &[LogLine], style: Style) -> String {
         };
         let _ = writeln!(text, "[{seconds:5}.{micros:06}] {level} {}", line.text);
     }
-    text
-}
-
-fn top(page: &TopPage) -> String {
-    let cpus: Vec<String> = page
-        .cpus
-        .iter()
-        .map(|cpu| format!("{} {}", cpu.index, format_permille(cpu.busy_permille)))
-        .collect();
-    let mut text = format!(
-        "up {}, CPUs busy over {}: {}\n",
-        format_nanos(page.uptime_ns),
-        format_nanos(page.interval_ns),
-        cpus.join(", ")
-    );
-    let mut table = Table::new(&[
-        ("VM", Align::Left),
-        ("VCPU", Align::Right),
-        ("ON CPU", Align::Right),
-        ("BUSY", Align::Right),
-        ("EXITS/S", Align::Right),
-    ]);
-    for vcpu in &page.vcpus {
-        table.row([
-            vcpu.vm.clone(),
-            vcpu.index.to_string(),
-            vcpu.cpu.to_string(),
-            format_permille(vcpu.busy_permille),
-            vcpu.exits_per_s.to_string(),
-        ]);
-    }
-    text.push_str(&table.to_text());
     text
 }
 

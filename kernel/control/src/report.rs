@@ -3,6 +3,7 @@
 //! Field names are the JSON names and stay what they are; units stand last in them.
 
 use crate::definition::VmDefinition;
+use crate::usage::{PoolInfo, TopPage, VmStats};
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -308,43 +309,6 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// One page of `host top`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TopPage {
-    /// Since the kernel's start.
-    pub uptime_ns: u64,
-    /// Time that was measured.
-    pub interval_ns: u64,
-    /// The host's CPUs.
-    pub cpus: Vec<CpuUse>,
-    /// Virtual CPUs, the busiest first.
-    pub vcpus: Vec<VcpuUse>,
-}
-
-/// How busy a CPU was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CpuUse {
-    /// Its number.
-    pub index: u32,
-    /// In thousandths.
-    pub busy_permille: u32,
-}
-
-/// How busy a virtual CPU was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct VcpuUse {
-    /// Its VM.
-    pub vm: String,
-    /// Its number.
-    pub index: u32,
-    /// The CPU that it is on.
-    pub cpu: u32,
-    /// In thousandths of that CPU.
-    pub busy_permille: u32,
-    /// Exits per second.
-    pub exits_per_s: u64,
-}
-
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Response {
@@ -372,4 +336,8 @@ pub enum Response {
     Log(Vec<LogLine>),
     /// To `host top`.
     Top(TopPage),
+    /// To `vm stats`.
+    Stats(VmStats),
+    /// To `sched pool list`.
+    Pools(Vec<PoolInfo>),
 }

@@ -92,7 +92,8 @@ impl Scheduler {
     }
 
     /// Returns a rate in MHz of this host's TSC.
-    pub(crate) fn mhz(&self, rate: u64) -> u64 {
+    #[must_use]
+    pub fn mhz(&self, rate: u64) -> u64 {
         let mhz = u128::from(rate) * u128::from(self.tsc_hz) / u128::from(RATE_ONE);
         u64::try_from((mhz + 500_000) / 1_000_000).unwrap_or(u64::MAX)
     }

@@ -259,6 +259,27 @@ impl Scheduler {
         Ok((group.held, group.reserved_below))
     }
 
+    /// Returns the pool that a pool or VM is in; the root is in none.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`].
+    pub fn parent(&self, group: GroupId) -> Result<Option<GroupId>, Error> {
+        let parent = self.groups[self.group_index(group)?].parent;
+        Ok(parent.map(|index| self.group_id(index)))
+    }
+
+    /// Returns how many VMs are in a pool, those in pools inside it not counted.
+    ///
+    /// # Errors
+    /// [`Error::UnknownGroup`].
+    pub fn vms_in(&self, pool: GroupId) -> Result<u32, Error> {
+        let children = &self.groups[self.group_index(pool)?].groups;
+        let vms = children
+            .iter()
+            .filter(|&&child| self.groups[child].kind == GroupKind::Vm);
+        Ok(vms.count() as u32)
+    }
+
     /// Returns the home node of a VM.
     ///
     /// # Errors

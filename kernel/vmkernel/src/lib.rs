@@ -15,6 +15,7 @@ pub mod interrupts;
 pub mod log;
 pub mod memory;
 pub mod mitigations;
+pub mod pools;
 pub mod power;
 pub mod run_guest;
 pub mod shell;

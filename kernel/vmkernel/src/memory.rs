@@ -70,6 +70,8 @@ pub mod ranks {
 
     /// A VM's record in the inventory.
     pub const VM: Rank = Rank(10);
+    /// The names of pools.
+    pub const POOLS: Rank = Rank(15);
     /// A VM's chipset.
     pub const CHIPSET: Rank = Rank(20);
     /// A VM's clock, while it does not run.

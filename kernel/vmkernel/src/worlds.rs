@@ -8,7 +8,6 @@
 use crate::exec;
 use crate::memory::ranks;
 use crate::timer;
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use arch::cpu::rdtsc;
 use arch::percpu::{self, CPUS_MAX};
@@ -84,14 +83,14 @@ pub struct VmGroup {
 }
 
 impl VmGroup {
-    /// Asks for a place for a VM with `settings`.
+    /// Asks for a place in `pool`, or in the host's own, for a VM with `settings`.
     ///
     /// # Errors
     /// Why admission refuses it, with the arithmetic.
-    pub fn new(settings: Settings) -> Result<Self, Error> {
+    pub fn new(pool: Option<GroupId>, settings: Settings) -> Result<Self, Error> {
         let id = with(|worlds, now| {
-            let root = worlds.scheduler.root();
-            worlds.scheduler.create_vm(root, settings, now)
+            let pool = pool.unwrap_or(worlds.scheduler.root());
+            worlds.scheduler.create_vm(pool, settings, now)
         })?;
         Ok(Self {
             id,
@@ -125,6 +124,33 @@ impl VmGroup {
         Ok(spawn(world, future))
     }
 
+    /// Changes the settings, and the pool, while the VM runs.
+    ///
+    /// # Errors
+    /// Why admission refuses it, with the arithmetic; nothing is changed then.
+    pub fn change(&self, pool: Option<GroupId>, settings: Settings) -> Result<(), Error> {
+        with(|worlds, now| {
+            let scheduler = &mut worlds.scheduler;
+            let pool = pool.unwrap_or(scheduler.root());
+            let before = scheduler.settings(self.id)?;
+            if scheduler.parent(self.id)? == Some(pool) {
+                return scheduler.set(self.id, settings, now);
+            }
+            // What the old place would not have carried, the new one may.
+            scheduler.set(self.id, bare(before), now)?;
+            let from = scheduler.parent(self.id)?;
+            let moved = scheduler.move_group(self.id, pool, now);
+            let result = moved.and_then(|()| scheduler.set(self.id, settings, now));
+            if result.is_err() {
+                if let Some(from) = from {
+                    scheduler.move_group(self.id, from, now)?;
+                }
+                scheduler.set(self.id, before, now)?;
+            }
+            result
+        })
+    }
+
     /// Gives the place back, when all worlds have ended.
     pub fn give_back(&self) {
         if self.is_gone.swap(true, Ordering::Relaxed) {
@@ -154,6 +180,29 @@ impl Drop for VmGroup {
     fn drop(&mut self) {
         self.give_back();
     }
+}
+
+/// Returns settings that reserve nothing and are held to no limit.
+fn bare(settings: Settings) -> Settings {
+    Settings {
+        reservation: sched::Amount::ZERO,
+        limit: None,
+        ..settings
+    }
+}
+
+/// Works on the scheduler's tree, for pools.
+pub(crate) fn with_tree<T>(body: impl FnOnce(&mut Scheduler, u64) -> T) -> T {
+    with(|worlds, now| body(&mut worlds.scheduler, now))
+}
+
+/// Returns by CPU what was spent there on service tasks.
+#[must_use]
+pub fn service_accounts() -> Vec<Account> {
+    with(|worlds, now| {
+        let of = |world: &WorldId| worlds.scheduler.account(*world, now).ok();
+        worlds.service.iter().filter_map(of).collect()
+    })
 }
 
 /// Takes a world out when its task ends, whatever way.
@@ -394,10 +443,4 @@ pub fn spins() {
 /// Charges `ticks` of service tasks on this CPU: they are not the time of the world that they kept waiting.
 pub(crate) fn charge_service(ticks: u64) {
     Seat::here().served.fetch_add(ticks, Ordering::Relaxed);
-}
-
-/// Returns what a change of settings or a new group was refused for.
-#[must_use]
-pub fn refusal(error: &Error) -> String {
-    error.to_string()
 }

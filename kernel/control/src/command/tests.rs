@@ -1,11 +1,12 @@
 //! Lines and the requests that they are.
 
-use super::{Command, Request, TopOptions, VmAction, parse};
+use super::{Command, PoolAction, Request, TopOptions, TopOrder, VmAction, parse};
 use crate::complete::{Names, complete};
+use crate::cpu_time::{CpuAmount, CpuShares};
 use crate::definition::VmName;
 use crate::grammar::COMMANDS;
 use crate::report::LogLevel;
-use crate::settings::Setting;
+use crate::settings::{PoolSetting, Setting};
 use crate::testing::Random;
 use crate::units::MemorySize;
 use alloc::string::{String, ToString};
@@ -130,16 +131,59 @@ fn log_and_top_have_options() {
         request("host top --count 3 --interval 500ms"),
         Request::HostTop(TopOptions {
             count: 3,
-            interval_ms: 500
+            interval_ms: 500,
+            order: TopOrder::Used,
+            live: false,
         })
     );
     assert_eq!(
         request("host top"),
         Request::HostTop(TopOptions {
             count: 1,
-            interval_ms: 1000
+            interval_ms: 1000,
+            order: TopOrder::Used,
+            live: false,
         })
     );
+    assert_eq!(
+        request("host top --live --sort ready"),
+        Request::HostTop(TopOptions {
+            count: 1,
+            interval_ms: 1000,
+            order: TopOrder::Ready,
+            live: true,
+        })
+    );
+}
+
+#[test]
+fn cpu_time_is_set_for_vms_and_pools() {
+    assert_eq!(
+        request("vm set demo cpu.shares=high cpu.limit=30% cpu.reservation=none cpu.pool=gold"),
+        Request::VmSet {
+            name: name("demo"),
+            settings: vec![
+                Setting::CpuShares(CpuShares::High),
+                Setting::CpuLimit(Some(CpuAmount::Percent(30))),
+                Setting::CpuReservation(None),
+                Setting::CpuPool(Some(name("gold"))),
+            ],
+        }
+    );
+    assert_eq!(
+        request("sched pool create silver --parent gold reservation=500MHz expandable=no"),
+        Request::Pool {
+            name: name("silver"),
+            action: PoolAction::Create {
+                parent: Some(name("gold")),
+                settings: vec![
+                    PoolSetting::Reservation(Some(CpuAmount::Mhz(500))),
+                    PoolSetting::Expandable(false),
+                ],
+            },
+        }
+    );
+    assert_eq!(request("sched pool list"), Request::PoolList);
 }
 
 #[test]
@@ -149,7 +193,7 @@ fn errors_say_what_to_do() {
         ("list", "did you mean `vm list`?"),
         ("frobnicate", "`help` lists all commands"),
         ("vm strat demo", "did you mean `vm start`?"),
-        ("vm", "`vm` needs one of: create, list, info, start"),
+        ("vm", "`vm` needs one of: create, list, info, stats, start"),
         ("host --json", "`host` needs one of: info, cpus"),
         ("vm start", "NAME is missing; usage: vm start NAME"),
         ("vm start a b", "`b` is too much here; usage: vm start NAME"),
@@ -187,6 +231,20 @@ fn errors_say_what_to_do() {
         ("vm set demo autostart=maybe", "it is yes or no"),
         ("vm list 'x", "a closing ' is missing"),
         ("host log --level loud", "it is error, warn, info or debug"),
+        (
+            "vm set demo cpu.shares=0",
+            "shares are low, normal, high or a number",
+        ),
+        (
+            "vm set demo cpu.limit=40",
+            "written as 40% (of one CPU) or 1200MHz",
+        ),
+        (
+            "sched pool set gold colour=blue",
+            "expandable, limit, reservation, shares",
+        ),
+        ("sched pool set gold shares", "write it as KEY=VALUE"),
+        ("host top --sort size", "used, ready, exits or name"),
         ("host top --interval x", "a time is a number of seconds"),
     ] {
         let message = error(line);

@@ -1,11 +1,13 @@
 //! Answers as people and programs see them.
 
 use super::{Style, render, render_error};
+use crate::cpu_time::PoolTime;
 use crate::definition::{VmDefinition, VmName};
 use crate::report::{
-    CpuInfo, CpuUse, ExitCount, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation,
-    NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    CpuInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, NodeMemory,
+    Response, StopRecord, VcpuDetails, VmDetails, VmState, VmSummary,
 };
+use crate::usage::{CpuUse, PoolInfo, ServiceUse, TimeUse, TopPage, VcpuUse, VmStats, WorldStats};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec;
@@ -118,7 +120,7 @@ fn host() -> Response {
     })
 }
 
-fn others() -> [Response; 5] {
+fn others() -> [Response; 7] {
     [
         host(),
         Response::Cpus(vec![CpuInfo {
@@ -159,9 +161,51 @@ fn others() -> [Response; 5] {
                 index: 0,
                 cpu: 0,
                 busy_permille: 999,
+                time: TimeUse {
+                    run_permille: 999,
+                    ready_permille: 1,
+                    ..TimeUse::default()
+                },
+                migrations: 12,
                 exits_per_s: 1000,
+                exits_by_reason: vec![],
+            }],
+            services: vec![ServiceUse {
+                name: "demo's devices".to_string(),
+                time: TimeUse::default(),
+                migrations: 0,
             }],
         }),
+        Response::Stats(VmStats {
+            name: "demo".to_string(),
+            tsc_hz: 1_000_000_000,
+            worlds: vec![WorldStats {
+                name: "vcpu 0".to_string(),
+                state: "running".to_string(),
+                run_cycles: 1_000_000_000,
+                ready_cycles: 500_000_000,
+                ready_cycles_max: 1_000_000,
+                co_stop_cycles: 0,
+                limited_cycles: 0,
+                wait_cycles: 77,
+                system_cycles: 0,
+                dispatches: 12,
+                migrations: 3,
+                yields: 0,
+                exits_by_reason: vec![ExitCount {
+                    reason: "cpuid".to_string(),
+                    count: 7,
+                }],
+            }],
+        }),
+        Response::Pools(vec![PoolInfo {
+            name: "gold".to_string(),
+            parent: None,
+            time: PoolTime::default(),
+            held_mhz: 1200,
+            reserved_mhz: 600,
+            vms_running: 2,
+        }]),
     ]
 }
 

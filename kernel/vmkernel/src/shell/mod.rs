@@ -4,6 +4,7 @@
 mod attach;
 mod reports;
 mod requests;
+mod usage;
 
 use crate::vm::inventory;
 use crate::{console, input, timer};
@@ -110,17 +111,17 @@ async fn carry_out(line: &str) {
     }
 }
 
-/// Sleeps, unless ctrl-C is typed first; tells whether it was.
-async fn interrupted_within(nanos: u64) -> bool {
+/// Sleeps until one of the `wanted` keys is typed, or so long; returns the key. Others are dropped.
+async fn typed_within(nanos: u64, wanted: impl Fn(u8) -> bool) -> Option<u8> {
     let end = timer::host_nanos().saturating_add(nanos);
     while timer::host_nanos() < end {
         while let Some(byte) = console::read_byte() {
-            if byte == CTRL_C {
-                return true;
+            if wanted(byte) {
+                return Some(byte);
             }
         }
         let left = end.saturating_sub(timer::host_nanos());
         timer::sleep(left.min(50_000_000)).await;
     }
-    false
+    None
 }

@@ -8,12 +8,12 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control::{
-    CpuInfo, CpuUse, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo, NodeMemory, TopPage,
-    VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    CpuInfo, ExitCount, HostInfo, LogLevel, LogLine, MemoryInfo, NodeMemory, VcpuDetails,
+    VmDetails, VmState, VmSummary,
 };
 use core::sync::atomic::Ordering;
 
-fn permille(part: u64, whole: u64) -> u32 {
+pub(super) fn permille(part: u64, whole: u64) -> u32 {
     u32::try_from(u128::from(part) * 1000 / u128::from(whole.max(1))).unwrap_or(u32::MAX)
 }
 
@@ -213,75 +213,4 @@ pub(super) fn log(level: LogLevel, last: Option<usize>) -> Vec<LogLine> {
     let skip = last.map_or(0, |n| lines.len().saturating_sub(n));
     lines.drain(..skip);
     lines
-}
-
-/// Counters at one moment, for `host top`.
-pub(super) struct Sample {
-    nanos: u64,
-    cpus: Vec<u64>,
-    vcpus: Vec<(String, u32, u32, u64, u64)>,
-}
-
-impl Sample {
-    /// Reads all counters.
-    pub(super) fn take() -> Self {
-        let vcpus = inventory::with_records(|records| {
-            let mut all = Vec::new();
-            for record in records.iter() {
-                let links = record
-                    .running
-                    .as_ref()
-                    .map(|r| r.vm.links.as_slice())
-                    .unwrap_or_default();
-                for (index, link) in (0_u32..).zip(links) {
-                    let busy = link.busy_ticks.load(Ordering::Relaxed);
-                    all.push((
-                        record.definition.name.to_string(),
-                        index,
-                        link.cpu(),
-                        busy,
-                        link.exits_total(),
-                    ));
-                }
-            }
-            all
-        });
-        let cpus = (0..arch::percpu::online()).map(exec::busy_ticks).collect();
-        Self {
-            nanos: timer::host_nanos(),
-            cpus,
-            vcpus,
-        }
-    }
-
-    /// Returns what happened since `before`.
-    pub(super) fn since(&self, before: &Self) -> TopPage {
-        let interval = self.nanos.saturating_sub(before.nanos).max(1);
-        let ticks = timer::clock().ticks(interval);
-        let cpus = (0_u32..).zip(self.cpus.iter().zip(&before.cpus));
-        let vcpus = self.vcpus.iter().filter_map(|now| {
-            let old = before
-                .vcpus
-                .iter()
-                .find(|old| old.0 == now.0 && old.1 == now.1)?;
-            Some(VcpuUse {
-                vm: now.0.clone(),
-                index: now.1,
-                cpu: now.2,
-                busy_permille: permille(now.3.saturating_sub(old.3), ticks),
-                exits_per_s: now.4.saturating_sub(old.4).saturating_mul(1_000_000_000) / interval,
-            })
-        });
-        TopPage {
-            uptime_ns: self.nanos,
-            interval_ns: interval,
-            cpus: cpus
-                .map(|(index, (now, old))| CpuUse {
-                    index,
-                    busy_permille: permille(now.saturating_sub(*old), ticks),
-                })
-                .collect(),
-            vcpus: vcpus.collect(),
-        }
-    }
 }

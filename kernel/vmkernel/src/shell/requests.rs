@@ -1,7 +1,8 @@
 //! Carrying out requests.
 
-use super::{attach, interrupted_within, print, reports};
+use super::{attach, print, reports, typed_within, usage};
 use crate::mitigations;
+use crate::pools;
 use crate::power;
 use crate::storage;
 use crate::vm::inventory;
@@ -10,7 +11,10 @@ use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use api::block::{BlockDevice, Buffer};
-use control::{BlockContent, Request, Response, Setting, Style, TopOptions, VmAction, render};
+use control::{
+    BlockContent, PoolAction, Request, Response, Setting, Style, TopOptions, TopOrder, VmAction,
+    VmName, render,
+};
 
 /// Most time that a kill waits for the VM's end. Its vCPUs notice at once, unless their CPUs are very busy.
 const KILL_NANOS_MAX: u64 = 5_000_000_000;
@@ -38,6 +42,8 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::HostMemory => Response::Memory(reports::memory()),
         Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
         Request::HostTop(options) => return top(options, style).await,
+        Request::Pool { name, action } => pool(name, action)?,
+        Request::PoolList => Response::Pools(pools::list()),
         Request::HostReboot => power::reboot(),
         Request::HostPoweroff => power::power_off(),
     };
@@ -48,6 +54,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
     let done = |what: &str| Ok(Some(Response::Done(format!("VM {name} {what}"))));
     match action {
         VmAction::Info => Ok(Some(Response::Vm(Box::new(reports::vm(name)?)))),
+        VmAction::Stats => Ok(Some(Response::Stats(usage::stats(name)?))),
         VmAction::Start => {
             inventory::start(name)?;
             done("started")
@@ -102,30 +109,72 @@ async fn read_block(name: &str, block: u64) -> Result<Response, String> {
 }
 
 fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
-    let running = inventory::with_record(name, |record| {
-        record.definition = record
+    let when = inventory::with_record(name, |record| {
+        let changed = record
             .definition
             .with(settings)
             .map_err(|e| e.to_string())?;
-        Ok(record.running.is_some())
+        let pool = pools::find_for(&changed.cpu)?;
+        if let Some(running) = &record.running
+            && changed.cpu != record.definition.cpu
+        {
+            let settings = pools::vm_settings(&changed.cpu);
+            let done = running.vm.group.change(pool, settings);
+            done.map_err(pools::refusal)?;
+        }
+        record.definition = changed;
+        let later = !settings.iter().all(Setting::is_immediate);
+        Ok(if record.running.is_some() && later {
+            "; it takes effect at its next start"
+        } else {
+            ""
+        })
     })?;
-    let when = if running {
-        "; it takes effect at its next start"
-    } else {
-        ""
-    };
     Ok(Response::Done(format!("VM {name} changed{when}")))
 }
 
-async fn top(options: TopOptions, style: Style) -> Result<Option<Response>, String> {
-    let mut before = reports::Sample::take();
-    for _ in 0..options.count {
-        if interrupted_within(options.interval_ms.saturating_mul(1_000_000)).await {
-            return Ok(None);
+fn pool(name: VmName, action: PoolAction) -> Result<Response, String> {
+    let text = match action {
+        PoolAction::Create { parent, settings } => {
+            let text = format!("pool {name} is there");
+            pools::create(name, parent, &settings)?;
+            text
         }
-        let now = reports::Sample::take();
-        print(&render(&Response::Top(now.since(&before)), style)).await;
+        PoolAction::Set(settings) => {
+            pools::set(&name, &settings)?;
+            format!("pool {name} changed")
+        }
+        PoolAction::Delete => {
+            pools::delete(&name)?;
+            format!("pool {name} deleted")
+        }
+    };
+    Ok(Response::Done(text))
+}
+
+async fn top(options: TopOptions, style: Style) -> Result<Option<Response>, String> {
+    /// Moves the cursor home and clears what is below it (ECMA-48, 8.3.21 and 8.3.39).
+    const OVER_THE_LAST: &str = "\x1b[H\x1b[J";
+    let mut order = options.order;
+    let mut before = usage::Sample::take();
+    let mut page = 0;
+    while options.live || page < options.count {
+        let wanted = |key| options.live || key == super::CTRL_C;
+        match typed_within(options.interval_ms.saturating_mul(1_000_000), wanted).await {
+            None => {}
+            Some(b'u') => order = TopOrder::Used,
+            Some(b'r') => order = TopOrder::Ready,
+            Some(b'e') => order = TopOrder::Exits,
+            Some(b'n') => order = TopOrder::Name,
+            Some(_) => break,
+        }
+        let now = usage::Sample::take();
+        if options.live {
+            print(OVER_THE_LAST).await;
+        }
+        print(&render(&Response::Top(now.since(&before, order)), style)).await;
         before = now;
+        page += 1;
     }
     Ok(None)
 }

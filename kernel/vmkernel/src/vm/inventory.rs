@@ -2,6 +2,7 @@
 
 use crate::exec;
 use crate::memory::ranks;
+use crate::pools;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::start::{self, Blueprint};
 use crate::{startup, timer};
@@ -242,7 +243,8 @@ pub fn power_on(
         initrd: definition.initrd.as_deref().map(file).transpose()?,
         modules,
         command_line: &definition.cmdline,
-        cpu_time: sched::Settings::default(),
+        cpu_time: pools::vm_settings(&definition.cpu),
+        pool: pools::find_for(&definition.cpu)?,
         test_devices: definition.test_devices,
         direct_serial,
     };

@@ -1,6 +1,7 @@
 //! Power-on: makes a VM from its definition and its files, and starts its tasks.
 
 use crate::memory::{self, KernelFrames};
+use crate::pools;
 use crate::timer;
 use crate::vm::board::{self, Routing};
 use crate::vm::link::VcpuLink;
@@ -9,7 +10,7 @@ use crate::vm::policy::Policy;
 use crate::vm::ram::GuestRam;
 use crate::vm::serial::Serial;
 use crate::vm::vcpu::VcpuWorld;
-use crate::worlds::{self, VmGroup};
+use crate::worlds::VmGroup;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -23,7 +24,7 @@ use core::sync::atomic::Ordering;
 use core::task::Poll;
 use devices::lapic::{LapicConfig, LocalApic};
 use loader::{MachineShape, Module, RamMap, Request};
-use sched::Settings;
+use sched::{GroupId, Settings};
 
 /// A VM to start: what its definition says, with the files' contents.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub struct Blueprint<'a> {
     pub command_line: &'a str,
     /// What CPU time it is entitled to.
     pub cpu_time: Settings,
+    /// The pool that it is in, if not the host's own.
+    pub pool: Option<GroupId>,
     /// Whether it has the test devices.
     pub test_devices: bool,
     /// Whether COM1 goes straight to the host's COM1.
@@ -97,7 +100,7 @@ pub fn power_on(
     let routing = Routing::new(lapics.iter().map(LocalApic::identity).collect());
     let board = board::new_chipset(blueprint, &map);
     let name = String::from(blueprint.name);
-    let group = VmGroup::new(blueprint.cpu_time).map_err(|e| worlds::refusal(&e))?;
+    let group = VmGroup::new(blueprint.pool, blueprint.cpu_time).map_err(pools::refusal)?;
     let vm = Arc::new(VmShared::new(
         name, ram, links, board, routing, serial, group,
     ));
@@ -204,10 +207,10 @@ fn start_tasks<B: VcpuBackend>(
                 shared.end(reason);
             }
         });
-        tasks.push(task.map_err(|e| worlds::refusal(&e))?);
+        tasks.push(task.map_err(pools::refusal)?);
     }
     let board = vm.group.spawn_helper(run_board(Arc::clone(vm)));
-    tasks.push(board.map_err(|e| worlds::refusal(&e))?);
+    tasks.push(board.map_err(pools::refusal)?);
     Ok(tasks)
 }
 
