@@ -3,6 +3,7 @@
 //! It knows nothing of Basalt or of emulators: any two streams will do. What a script line means stands in
 //! `script.rs`.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
@@ -24,6 +25,8 @@ pub(crate) struct Console {
     window: usize,
     /// Whether an expectation was the last thing done.
     expected: bool,
+    /// What was measured, by name.
+    rates: BTreeMap<String, f64>,
     /// The last text found and where it ended: asked for again, it must be seen again.
     found: Option<(String, usize)>,
 }
@@ -83,6 +86,7 @@ impl Console {
             window: 0,
             expected: true,
             found: None,
+            rates: BTreeMap::new(),
         }
     }
 
@@ -95,6 +99,14 @@ impl Console {
                 thread::sleep(*time);
                 Ok(())
             }
+            Step::Measure { label, vms, window } => {
+                let rates = crate::rates::measure(self, vms, *window)?;
+                let rates = rates.into_iter();
+                self.rates
+                    .extend(rates.map(|(vm, rate)| (format!("{label}/{vm}"), rate)));
+                Ok(())
+            }
+            Step::Share(share) => crate::rates::check(&self.rates, share),
         }
     }
 

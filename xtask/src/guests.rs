@@ -13,7 +13,7 @@ use crate::workspace::{Workspace, write_atomically};
 /// The guests' flags, relative to the root.
 pub(crate) const FLAGS: &str = "tests/guests/guests.toml";
 /// Every guest, in the order of Cargo.toml.
-const NAMES: [&str; 5] = ["demo", "exits", "rogue", "fuzz", "compute"];
+const NAMES: [&str; 6] = ["demo", "exits", "rogue", "fuzz", "count", "compute"];
 
 /// Where a built guest is.
 pub(crate) fn path(workspace: &Workspace, name: &str) -> PathBuf {

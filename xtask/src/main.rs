@@ -21,6 +21,7 @@ mod kernel;
 mod outer;
 mod packages;
 mod qemu;
+mod rates;
 mod run_guest;
 mod script;
 mod sim;

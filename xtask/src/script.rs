@@ -3,6 +3,8 @@
 //! This file has the language; `console.rs` has the other end of the wire. A script is a text file:
 //!  - `expect TEXT within N s` waits for TEXT (which may stand in quotes);
 //!  - `wait N s` lets N seconds pass;
+//!  - `measure LABEL VM.. for N s` asks VMs of the guest `count`, from Basalt's prompt, how fast they get on;
+//!  - `share A of B is P % within T %` and `share A of B is at least P %` compare two such rates, `LABEL/VM` each;
 //!  - `key NAME` presses one key: `ctrl-]`, `enter`, `esc`, `tab`, `up`, `down`, `left`, `right`, `backspace`;
 //!  - lines that start with `#` and empty lines do nothing;
 //!  - every other line is typed as it stands and ended with Enter; a leading backslash is taken away, so that a
@@ -16,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 const EXPECT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// One line that does something.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
     /// Where it stands, counted from 1.
     pub(crate) number: usize,
@@ -27,7 +29,7 @@ pub(crate) struct Line {
 }
 
 /// What a line does.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {
     /// These bytes go to the console.
     Type(Vec<u8>),
@@ -40,6 +42,30 @@ pub(crate) enum Step {
     },
     /// Nothing is done for a time.
     Wait(Duration),
+    /// Counting guests are asked how far they get in a time.
+    Measure {
+        /// What their rates are called afterwards: `LABEL/VM`, and `LABEL/VM.1` for a second CPU.
+        label: String,
+        /// The VMs.
+        vms: Vec<String>,
+        /// The time.
+        window: Duration,
+    },
+    /// A rate must be that part of another one.
+    Share(Share),
+}
+
+/// What a rate must be.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Share {
+    /// The rate's name.
+    pub(crate) of: String,
+    /// The other's.
+    pub(crate) base: String,
+    /// What it must be of the other, in per cent.
+    pub(crate) percent: f64,
+    /// How far from that it may be, in per cent of it; `None` if it may be more.
+    pub(crate) tolerance: Option<f64>,
 }
 
 /// Reads a script; an error names the line.
@@ -69,6 +95,10 @@ fn parse_step(line: &str) -> Result<Step> {
         "wait" => Ok(Step::Wait(
             parse_seconds(rest).context("it should read: wait N s")?,
         )),
+        "measure" => parse_measure(rest).context("it should read: measure LABEL VM.. for N s"),
+        "share" => parse_share(rest).context(
+            "it should read: share A of B is P % within T %, or share A of B is at least P %",
+        ),
         "key" => Ok(Step::Type(parse_key(rest)?)),
         _ => {
             let typed = line.strip_prefix('\\').unwrap_or(line);
@@ -97,6 +127,33 @@ fn parse_expect(rest: &str) -> Result<Step> {
         text: text.to_owned(),
         within,
     })
+}
+
+fn parse_measure(rest: &str) -> Result<Step> {
+    let (names, time) = rest.rsplit_once(" for ").context("no time")?;
+    let mut names = names.split_whitespace().map(ToOwned::to_owned);
+    let label = names.next().context("no label")?;
+    let vms: Vec<String> = names.collect();
+    ensure!(!vms.is_empty(), "no VM");
+    let window = parse_seconds(time).context("no time")?;
+    Ok(Step::Measure { label, vms, window })
+}
+
+fn parse_share(rest: &str) -> Result<Step> {
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let (of, base, percent, tolerance) = match words[..] {
+        [of, "of", base, "is", "at", "least", percent, "%"] => (of, base, percent, None),
+        [of, "of", base, "is", percent, "%", "within", tolerance, "%"] => {
+            (of, base, percent, Some(tolerance.parse()?))
+        }
+        _ => bail!("not understood"),
+    };
+    Ok(Step::Share(Share {
+        of: of.to_owned(),
+        base: base.to_owned(),
+        percent: percent.parse()?,
+        tolerance,
+    }))
 }
 
 /// Reads "2 s", "2s", "2.5 s" or "2 seconds".
@@ -191,6 +248,35 @@ mod tests {
         for bad in ["wait", "wait 3", "wait -1 s", "wait inf s", "wait 1e300 s"] {
             let error = parse(bad).expect_err("a bad wait");
             assert!(format!("{error:#}").contains("line 1"), "{error:#}");
+        }
+    }
+
+    #[test]
+    fn measurements_are_compared() {
+        assert_eq!(
+            only_step("measure all a b for 2 s"),
+            Step::Measure {
+                label: "all".to_owned(),
+                vms: vec!["a".to_owned(), "b".to_owned()],
+                window: Duration::from_secs(2),
+            }
+        );
+        assert_eq!(
+            only_step("share all/a of all/b is 50 % within 3 %"),
+            Step::Share(Share {
+                of: "all/a".to_owned(),
+                base: "all/b".to_owned(),
+                percent: 50.0,
+                tolerance: Some(3.0),
+            })
+        );
+        for bad in [
+            "measure all for 2 s",
+            "measure all a",
+            "share a of b is 5",
+            "share a",
+        ] {
+            assert!(parse(bad).is_err(), "{bad}");
         }
     }
 

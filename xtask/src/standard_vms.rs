@@ -25,26 +25,44 @@ pub(crate) fn archive(workspace: &Workspace, emulator: Emulator) -> Result<Vec<u
     archive.finish()
 }
 
-/// Makes a boot archive with the VM `demo` and further ones for tests: the guest `rogue`, doing what their names say.
-pub(crate) fn demo_archive(workspace: &Workspace, rogues: &[String]) -> Result<Vec<u8>> {
+/// Makes a boot archive with the VM `demo` and further ones for tests: the guest `rogue`, doing what their names say, and
+/// the guest `count`, with as many vCPUs as the names say.
+pub(crate) fn demo_archive(
+    workspace: &Workspace,
+    rogues: &[String],
+    counters: &[String],
+) -> Result<Vec<u8>> {
     let mut archive = BootArchive::new()?;
     add_demo(&mut archive, workspace)?;
-    if rogues.is_empty() {
-        return archive.finish();
+    if !rogues.is_empty() {
+        let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
+        for name in rogues {
+            archive.vm(&small_vm(name, 1, &kernel, name))?;
+        }
     }
-    let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
-    for name in rogues {
-        archive.vm(&VmDefinition {
-            name: name.clone(),
-            memory: "64M".to_owned(),
-            cpus: 1,
-            kernel: kernel.clone(),
-            cmdline: name.clone(),
-            serial: "console".to_owned(),
-            ..VmDefinition::default()
-        })?;
+    if !counters.is_empty() {
+        let kernel = archive.image_from("count.elf", &guests::path(workspace, "count"))?;
+        for counter in counters {
+            let (name, cpus) = counter.split_once(':').unwrap_or((counter, "1"));
+            let cpus = cpus.parse().context("vCPUs of a counter")?;
+            let word = if cpus > 1 { "smp" } else { "" };
+            archive.vm(&small_vm(name, cpus, &kernel, word))?;
+        }
     }
     archive.finish()
+}
+
+fn small_vm(name: &str, cpus: u32, kernel: &str, cmdline: &str) -> VmDefinition {
+    let memory = if cmdline == name { "64M" } else { "16M" };
+    VmDefinition {
+        name: name.to_owned(),
+        memory: memory.to_owned(),
+        cpus,
+        kernel: kernel.to_owned(),
+        cmdline: cmdline.to_owned(),
+        serial: "console".to_owned(),
+        ..VmDefinition::default()
+    }
 }
 
 fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {

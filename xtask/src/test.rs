@@ -240,7 +240,7 @@ impl<'a> Bench<'a> {
         let archive = if boot.standard_vms {
             standard_vms::archive(self.workspace, model.emulator)?
         } else {
-            standard_vms::demo_archive(self.workspace, &boot.rogues)?
+            standard_vms::demo_archive(self.workspace, &boot.rogues, &boot.counters)?
         };
         let mut file = self.workspace.unnamed_file()?;
         file.write_all(&archive)
@@ -271,7 +271,7 @@ impl<'a> Bench<'a> {
             model,
             memory_mib: boot.memory_mib,
             cpus: boot.cpus,
-            icount: false,
+            icount: boot.icount,
             disk: disk.as_deref(),
         };
         let mut lines = script::parse(&boot.script)?;

@@ -109,12 +109,18 @@ pub(crate) struct Boot {
     /// Basalt's command line, where QEMU gives it.
     #[serde(default)]
     pub(crate) append: String,
+    /// Whether an instruction takes a nanosecond, so that what else this machine does changes no measurement.
+    #[serde(default)]
+    pub(crate) icount: bool,
     /// Whether there is an NVMe disk whose blocks say what they are.
     #[serde(default)]
     pub(crate) disk: bool,
     /// VMs that are made of the guest `rogue`.
     #[serde(default)]
     pub(crate) rogues: Vec<String>,
+    /// VMs that are made of the guest `count`: their names, with `:N` behind that of one with N vCPUs.
+    #[serde(default)]
+    pub(crate) counters: Vec<String>,
     /// Whether the standard VMs are there, Debian among them, instead of `demo` alone.
     #[serde(default)]
     pub(crate) standard_vms: bool,

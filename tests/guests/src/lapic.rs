@@ -27,6 +27,9 @@ const TIMER: u32 = 0x320;
 const SPURIOUS_ENABLE: u32 = 0x1ff;
 /// Interrupt command: fixed delivery, assert, to self by shorthand.
 const COMMAND_SELF: u32 = 0x0004_4000;
+/// Interrupt command: INIT, and start-up, assert, to all but this CPU by shorthand.
+const COMMAND_INIT_OTHERS: u32 = 0x000c_4500;
+const COMMAND_START_OTHERS: u32 = 0x000c_4600;
 /// Timer entry: TSC-deadline mode.
 const TIMER_DEADLINE: u32 = 2 << 17;
 /// Timer entry: masked.
@@ -98,6 +101,12 @@ pub fn end_of_interrupt_xapic() {
 #[inline(always)]
 pub fn send_self_xapic(vector: u8) {
     cpu::write32(XAPIC_BASE + COMMAND, COMMAND_SELF | u32::from(vector));
+}
+
+/// Starts the other CPUs in real mode at the page `page`, in xAPIC mode: INIT, then a start-up message.
+pub fn start_others(page: u8) {
+    cpu::write32(XAPIC_BASE + COMMAND, COMMAND_INIT_OTHERS);
+    cpu::write32(XAPIC_BASE + COMMAND, COMMAND_START_OTHERS | u32::from(page));
 }
 
 /// Puts the timer into deadline mode.

@@ -57,7 +57,7 @@ pub(crate) fn on_interrupt() {
 }
 
 /// Takes a byte of input, if there is one.
-fn take() -> Option<u8> {
+pub fn try_read() -> Option<u8> {
     let read = READ.load(Relaxed);
     if read == WRITTEN.load(Relaxed) {
         return None;
@@ -70,7 +70,7 @@ fn take() -> Option<u8> {
 pub fn read() -> u8 {
     loop {
         cpu::disable_interrupts();
-        if let Some(byte) = take() {
+        if let Some(byte) = try_read() {
             cpu::enable_interrupts();
             return byte;
         }

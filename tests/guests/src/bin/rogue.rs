@@ -45,6 +45,9 @@ fn main(info: &Info) -> ! {
             "storm" => storm(Some(STORM_SIZE)),
             "storm-forever" => storm(None),
             "spin" => spin(),
+            "pause" => pause(),
+            "exits" => exits(),
+            "past-timer" => past_timer(),
             "flood" => flood(),
             "reset-forever" => reset(),
             "wild" => wild(words.next().and_then(|seed| seed.parse().ok()).unwrap_or(1)),
@@ -132,6 +135,36 @@ fn spin() -> ! {
     cpu::disable_interrupts();
     loop {
         core::hint::spin_loop();
+    }
+}
+
+/// Says that it waits for somebody, for ever.
+fn pause() -> ! {
+    println!("rogue: pausing");
+    cpu::disable_interrupts();
+    loop {
+        // SAFETY: a hint to the CPU.
+        unsafe { asm!("pause", options(nomem, nostack)) }
+    }
+}
+
+/// Leaves the guest as often as it can.
+fn exits() -> ! {
+    println!("rogue: exiting");
+    loop {
+        cpu::cpuid(0, 0);
+    }
+}
+
+/// Sets its timer to a time that has passed, again and again.
+fn past_timer() -> ! {
+    println!("rogue: past timer");
+    interrupts::silence_after(u64::MAX);
+    lapic::enable();
+    lapic::use_deadline_timer(VECTOR);
+    cpu::enable_interrupts();
+    loop {
+        cpu::wrmsr(lapic::MSR_TSC_DEADLINE, 1);
     }
 }
 
