@@ -45,6 +45,7 @@ fn main(info: &Info) -> ! {
             "storm" => storm(Some(STORM_SIZE)),
             "storm-forever" => storm(None),
             "spin" => spin(),
+            "hog" => hog(),
             "pause" => pause(),
             "exits" => exits(),
             "past-timer" => past_timer(),
@@ -135,6 +136,14 @@ fn spin() -> ! {
     cpu::disable_interrupts();
     loop {
         core::hint::spin_loop();
+    }
+}
+
+/// Keeps the CPU without telling it so.
+fn hog() -> ! {
+    println!("rogue: computing");
+    loop {
+        core::hint::black_box(0);
     }
 }
 
