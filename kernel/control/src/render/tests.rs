@@ -120,7 +120,7 @@ fn host() -> Response {
     })
 }
 
-fn others() -> [Response; 7] {
+fn others() -> [Response; 4] {
     [
         host(),
         Response::Cpus(vec![CpuInfo {
@@ -149,6 +149,11 @@ fn others() -> [Response; 7] {
             level: LogLevel::Warn,
             text: "odd".to_string(),
         }]),
+    ]
+}
+
+fn usage() -> [Response; 3] {
+    [
         Response::Top(TopPage {
             uptime_ns: 1_000_000_000,
             interval_ns: 500_000_000,
@@ -213,7 +218,7 @@ fn others() -> [Response; 7] {
 fn everything_has_a_text_and_json() {
     let log = render(&others()[3], Style::Plain);
     assert_eq!(log, "[    1.000002] warn  odd\n");
-    for response in others() {
+    for response in others().into_iter().chain(usage()) {
         let text = render(&response, Style::Plain);
         assert!(text.ends_with('\n') && text.lines().all(|line| line.len() <= 80));
         let json = render(&response, Style::Json);
