@@ -347,7 +347,12 @@ impl Scheduler {
 
     /// Puts a ready world, taken from its queue, on `cpu`.
     fn start(&mut self, cpu: Cpu, index: u32, now: u64) -> Decision {
-        let slice = self.slice(index);
+        let (mut slice, alone) = (self.slice(index), self.is_alone(cpu, index));
+        if alone {
+            let release = self.next_release().unwrap_or(u64::MAX);
+            let longest = (self.cycles.turn / 2).min(release.saturating_sub(now));
+            slice = slice.max(longest.min(self.limit_left(self.worlds[index].group)));
+        }
         let world = &mut self.worlds[index];
         world.enter(WorldState::Running(cpu), now);
         world.account.dispatches += 1;
@@ -356,7 +361,12 @@ impl Scheduler {
         }
         world.last_cpu = Some(cpu);
         let (group, class) = (world.group, world.class);
-        let key = world.deadline.saturating_add(self.classes[class].offset);
+        let key = if alone {
+            // Its slice reaches beyond its deadline: whoever comes may have the CPU.
+            i64::MAX
+        } else {
+            world.deadline.saturating_add(self.classes[class].offset)
+        };
         self.count_running(group, true);
         let state = &mut self.cpus[cpu.index()];
         state.current = Some(index);
@@ -366,6 +376,13 @@ impl Scheduler {
             world: self.world_id(index),
             slice,
         }
+    }
+
+    /// Tells whether nobody waits for `cpu`, and nobody's lead depends on how long the world `index` stays there.
+    fn is_alone(&self, cpu: Cpu, index: u32) -> bool {
+        let mut classes = self.cpus[cpu.index()].classes.iter();
+        let group = &self.groups[self.worlds[index].group];
+        !group.co_scheduled() && classes.all(|&class| self.classes[class].queue.is_empty())
     }
 
     fn slice(&self, index: u32) -> u64 {

@@ -260,3 +260,26 @@ fn a_helper_is_no_sibling() {
         "a pool has no vCPUs to help"
     );
 }
+
+#[test]
+fn a_world_alone_keeps_its_cpu_until_somebody_comes() {
+    let mut machine = Machine::new(Topology::flat(1));
+    let root = machine.sched.root();
+    let (_, hog) = machine.vm(root, Settings::default(), 1);
+    machine.run(100 * MS);
+    let dispatches = |machine: &Machine, world| {
+        let account = machine.sched.account(world, machine.now).unwrap();
+        account.dispatches
+    };
+    assert!(
+        dispatches(&machine, hog[0]) < 20,
+        "slices of ten milliseconds"
+    );
+    let (vm, _) = machine.vm(root, Settings::default(), 0);
+    let second = machine.sched.add_world(vm, None, machine.now).unwrap();
+    machine.sched.wake(second, machine.now).unwrap();
+    assert!(
+        !machine.sched.take_pokes().is_empty(),
+        "it gives way at once"
+    );
+}
