@@ -82,6 +82,7 @@ impl VmShared {
 
     /// Reads a port of the board.
     #[must_use]
+    #[inline(always)]
     pub fn port_read(&self, port: u16, width: Width) -> u32 {
         let mut board = self.board.lock();
         let value = board.port_read(port, width, &self.env());

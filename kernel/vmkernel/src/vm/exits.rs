@@ -237,12 +237,17 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Looks whether a device access ended the VM.
-    #[inline]
+    #[inline(always)]
     pub(super) fn after_device(&mut self) -> Flow {
-        match self.vm.take_stop() {
-            Some(reason) => Flow::Stop(reason),
-            None => Flow::Continue,
+        if self.vm.has_stop() {
+            return self.stopped_by_device();
         }
+        Flow::Continue
+    }
+
+    #[cold]
+    fn stopped_by_device(&mut self) -> Flow {
+        self.vm.take_stop().map_or(Flow::Continue, Flow::Stop)
     }
 
     pub(super) fn halt(&mut self) {

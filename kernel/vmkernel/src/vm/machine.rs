@@ -169,11 +169,17 @@ impl VmShared {
     #[must_use]
     #[inline]
     pub fn take_stop(&self) -> Option<StopReason> {
-        if self.has_stop.load(Ordering::Acquire) {
+        if self.has_stop() {
             self.stop_reason()
         } else {
             None
         }
+    }
+
+    /// Tells whether the VM ends.
+    #[inline(always)]
+    pub(super) fn has_stop(&self) -> bool {
+        self.has_stop.load(Ordering::Acquire)
     }
 
     #[cold]
