@@ -200,7 +200,7 @@ fn compute(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
 /// Boots Basalt to its shell and starts the demo VM, counting instructions. A milestone's line is complete once
 /// something else has been answered.
 fn boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
-    let archive = standard_vms::demo_archive(workspace, &[], &[])?;
+    let archive = standard_vms::demo_archive(workspace)?;
     let source = "vm start demo\nexpect \"milestone guest-entry\" within 60 s\n\
         host info\nexpect uptime within 60 s\n";
     let text = milestones(workspace, &archive, 512, source)?;

@@ -81,7 +81,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<ExitCode> {
 fn try_model(workspace: &Workspace, model: &Model) -> Result<Outcome> {
     let image = workspace.basalt_elf();
     let mut archive = workspace.unnamed_file()?;
-    archive.write_all(&standard_vms::demo_archive(workspace, &[], &[])?)?;
+    archive.write_all(&standard_vms::demo_archive(workspace)?)?;
     let outer = Outer {
         model,
         medium: Medium::Kernel {

@@ -10,6 +10,7 @@ use crate::boot_archive::BootArchive;
 use crate::debian::{self, Debian};
 use crate::guests;
 use crate::outer::Emulator;
+use crate::test_table::Boot;
 use crate::vm_definition::VmDefinition;
 use crate::vmlinux;
 use crate::workspace::{Workspace, say};
@@ -25,15 +26,25 @@ pub(crate) fn archive(workspace: &Workspace, emulator: Emulator) -> Result<Vec<u
     archive.finish()
 }
 
-/// Makes a boot archive with the VM `demo` and further ones for tests: the guest `rogue`, doing what their names say, and
-/// the guest `count`, with as many vCPUs as the names say.
-pub(crate) fn demo_archive(
-    workspace: &Workspace,
-    rogues: &[String],
-    counters: &[String],
-) -> Result<Vec<u8>> {
+/// Makes a boot archive with the VM `demo` alone.
+pub(crate) fn demo_archive(workspace: &Workspace) -> Result<Vec<u8>> {
     let mut archive = BootArchive::new()?;
     add_demo(&mut archive, workspace)?;
+    archive.finish()
+}
+
+/// Makes a boot archive with the VM `demo` and further ones for a test: the guest `rogue`, doing what their names say, the
+/// guest `count`, with as many vCPUs as the names say, and idle ones.
+pub(crate) fn test_archive(workspace: &Workspace, boot: &Boot) -> Result<Vec<u8>> {
+    let (rogues, counters) = (&boot.rogues, &boot.counters);
+    let mut archive = BootArchive::new()?;
+    let demo = add_demo(&mut archive, workspace)?;
+    for number in 0..boot.idle_vms {
+        archive.vm(&VmDefinition {
+            autostart: true,
+            ..small_vm(&format!("idle-{number}"), 1, &demo, "")
+        })?;
+    }
     if !rogues.is_empty() {
         let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
         for name in rogues {
@@ -65,7 +76,8 @@ fn small_vm(name: &str, cpus: u32, kernel: &str, cmdline: &str) -> VmDefinition 
     }
 }
 
-fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {
+/// Adds the VM `demo`; returns the name of its kernel.
+fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<String> {
     guests::build(workspace)?;
     let path = guests::path(workspace, "demo");
     let file = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -75,10 +87,11 @@ fn add_demo(archive: &mut BootArchive, workspace: &Workspace) -> Result<()> {
         description: "a tiny guest with a prompt on its serial port".to_owned(),
         memory: "64M".to_owned(),
         cpus: 1,
-        kernel,
+        kernel: kernel.clone(),
         serial: "console".to_owned(),
         ..VmDefinition::default()
-    })
+    })?;
+    Ok(kernel)
 }
 
 fn add_debian(archive: &mut BootArchive, debian: &Debian, emulator: Emulator) -> Result<()> {

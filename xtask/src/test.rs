@@ -240,7 +240,7 @@ impl<'a> Bench<'a> {
         let archive = if boot.standard_vms {
             standard_vms::archive(self.workspace, model.emulator)?
         } else {
-            standard_vms::demo_archive(self.workspace, &boot.rogues, &boot.counters)?
+            standard_vms::test_archive(self.workspace, boot)?
         };
         let mut file = self.workspace.unnamed_file()?;
         file.write_all(&archive)

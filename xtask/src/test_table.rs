@@ -9,9 +9,11 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
-use crate::outer::{CPUS_MAX, Model};
+use crate::outer::Model;
 use crate::workspace::Workspace;
 
+/// Most CPUs of a machine that is booted.
+const BOOT_CPUS_MAX: u32 = 64;
 /// Where the table is.
 const TABLE: &str = "tests/e2e/tests.toml";
 
@@ -121,6 +123,9 @@ pub(crate) struct Boot {
     /// VMs that are made of the guest `count`: their names, with `:N` behind that of one with N vCPUs.
     #[serde(default)]
     pub(crate) counters: Vec<String>,
+    /// VMs `idle-0` and so on that start with the host and do nothing.
+    #[serde(default)]
+    pub(crate) idle_vms: u32,
     /// Whether the standard VMs are there, Debian among them, instead of `demo` alone.
     #[serde(default)]
     pub(crate) standard_vms: bool,
@@ -223,8 +228,8 @@ impl Entry {
         if let Action::Boot(boot) = &action {
             crate::script::parse(&boot.script).context("script")?;
             ensure!(
-                boot.cpus <= CPUS_MAX,
-                "{CPUS_MAX} CPUs are the most that tests use"
+                boot.cpus <= BOOT_CPUS_MAX,
+                "{BOOT_CPUS_MAX} CPUs are the most that tests use"
             );
         }
         let single = on.len() + long_on.len() == 1;

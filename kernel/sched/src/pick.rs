@@ -356,10 +356,15 @@ impl Scheduler {
         let world = &mut self.worlds[index];
         world.enter(WorldState::Running(cpu), now);
         world.account.dispatches += 1;
-        if world.last_cpu.is_some_and(|last| last != cpu) {
+        let before = world.last_cpu.replace(cpu);
+        if before.is_some_and(|last| last != cpu) {
             world.account.migrations += 1;
         }
-        world.last_cpu = Some(cpu);
+        if let Some(last) = before {
+            self.cpus[last.index()].settlers -= 1;
+        }
+        self.cpus[cpu.index()].settlers += 1;
+        let world = &self.worlds[index];
         let (group, class) = (world.group, world.class);
         let key = if alone {
             // Its slice reaches beyond its deadline: whoever comes may have the CPU.

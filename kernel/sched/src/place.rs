@@ -1,7 +1,8 @@
 //! Which CPU is told that a world became ready.
 //!
 //! An idle CPU if there is one, best the one it ran on last, else on a core that is idle as a whole, else at home;
-//! otherwise the CPU whose world has the latest deadline. The search looks at a bounded number of CPUs.
+//! otherwise the CPU whose world has the latest deadline. The search looks at a bounded number of CPUs, but for a world's
+//! first one, which is looked for among all.
 
 use crate::scheduler::Scheduler;
 use crate::topology::{Cpu, CpuSet};
@@ -36,6 +37,13 @@ impl Scheduler {
         let world = &self.worlds[index];
         let home = self.classes[world.class].placement.home;
         let here = self.topology.node(home);
+        if world.last_cpu.is_none() {
+            // It will come back to where it starts, so those that start spread over all.
+            return idle
+                .iter()
+                .filter(|&cpu| self.fits_core(cpu, index))
+                .min_by_key(|&cpu| (!here.contains(cpu), self.cpus[cpu.index()].settlers));
+        }
         let score = |cpu: Cpu| {
             let alone = self.topology.core(cpu).except(&self.idle).is_empty();
             (here.contains(cpu), alone, world.last_cpu == Some(cpu))

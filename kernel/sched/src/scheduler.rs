@@ -52,6 +52,8 @@ pub(crate) struct CpuState {
     /// Who runs next here because a spinning sibling gave way.
     pub(crate) next: Option<WorldId>,
     pub(crate) classes: Vec<u32>,
+    /// How many worlds ran here last.
+    pub(crate) settlers: u32,
     /// It was already told to look.
     pub(crate) poked: bool,
     /// The world that an idle CPU was told to look for.
@@ -121,6 +123,7 @@ impl Scheduler {
             key: 0,
             next: None,
             classes: Vec::new(),
+            settlers: 0,
             poked: false,
             poked_for: None,
         };

@@ -278,6 +278,9 @@ impl Scheduler {
         let (group, class) = (self.worlds[index].group, self.worlds[index].class);
         self.groups[group].worlds.retain(|&member| member != index);
         self.groups[group].helpers -= u32::from(self.worlds[index].helper);
+        if let Some(last) = self.worlds[index].last_cpu {
+            self.cpus[last.index()].settlers -= 1;
+        }
         self.worlds.remove(index);
         self.leave_placement(class);
         Ok(())

@@ -283,3 +283,22 @@ fn a_world_alone_keeps_its_cpu_until_somebody_comes() {
         "it gives way at once"
     );
 }
+
+#[test]
+fn idle_worlds_settle_all_over_the_host() {
+    let mut machine = Machine::new(Topology::flat(64));
+    machine.run(MS);
+    let root = machine.sched.root();
+    for _ in 0..128 {
+        let (_, worlds) = machine.vm(root, Settings::default(), 1);
+        machine.run(MS);
+        let WorldState::Running(cpu) = machine.sched.state(worlds[0]).unwrap() else {
+            panic!("there are idle CPUs");
+        };
+        machine.sched.block(worlds[0], machine.now).unwrap();
+        machine.ends[usize::from(cpu.0)] = Some(machine.now);
+        machine.run(MS);
+    }
+    let settlers = machine.sched.cpus.iter().map(|cpu| cpu.settlers);
+    assert!(settlers.clone().all(|count| count == 2), "{settlers:?}");
+}
