@@ -56,16 +56,19 @@ pub(crate) enum Suite {
     Compute,
     /// From power-on to the shell, memory, image size.
     Boot,
+    /// Switches between worlds, in instructions.
+    Sched,
     /// Debian's boot in Basalt: in instructions, and in wall time against the same kernel bare.
     Debian,
     /// A datastore in memory against ext4 and the raw device; needs root.
     Vmfs,
 }
 
-const ALL: [Suite; 5] = [
+const ALL: [Suite; 6] = [
     Suite::Exits,
     Suite::Compute,
     Suite::Boot,
+    Suite::Sched,
     Suite::Debian,
     Suite::Vmfs,
 ];
@@ -106,6 +109,7 @@ pub(crate) fn measure(workspace: &Workspace, suite: Suite, model: &Model) -> Res
         Suite::Exits => exits(workspace, model, &limits),
         Suite::Compute => compute(workspace, &limits),
         Suite::Boot => boot(workspace, &limits),
+        Suite::Sched => sched(workspace, &limits),
         Suite::Debian => debian_boot(workspace, &limits),
         Suite::Vmfs => vmfs_bench::measure(workspace, &limits),
     }
@@ -143,6 +147,7 @@ fn suite_name(suite: Suite, model: &Model) -> String {
         Suite::Exits => "exits",
         Suite::Compute => "compute",
         Suite::Boot => "boot",
+        Suite::Sched => "sched",
         Suite::Debian => "debian",
         Suite::Vmfs => "vmfs",
     };
@@ -220,6 +225,27 @@ fn boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
         ),
         limits.figure("boot", "memory_used", used.trim().parse()?, "bytes"),
         limits.figure("boot", "image_size", image_size as f64, "bytes"),
+    ])
+}
+
+/// Switches between two service tasks, and between two vCPUs that never wait.
+fn sched(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
+    let archive = standard_vms::hogs_archive(workspace)?;
+    let source = "vm start hog-0\nvm start hog-1\nexpect \"switch vcpu\" within 60 s\n\
+        host info\nexpect uptime within 60 s\n";
+    let text = milestones(workspace, &archive, 512, source)?;
+    let mean = |what: &str| -> Result<f64> {
+        let words = text.lines().find_map(|line| {
+            let (_, rest) = line.split_once(&format!("switch {what} "))?;
+            rest.split_once(' ')
+        });
+        let (ticks, count) = words.with_context(|| format!("no switches of {what} were told"))?;
+        Ok(ticks.parse::<f64>()? / count.trim().parse::<f64>()?)
+    };
+    let figure = |name: &str, value| limits.figure("sched", name, value, INSTRUCTIONS);
+    Ok(vec![
+        figure("service_switch", mean("service")?),
+        figure("vcpu_switch", mean("vcpu")?),
     ])
 }
 

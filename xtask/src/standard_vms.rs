@@ -33,6 +33,17 @@ pub(crate) fn demo_archive(workspace: &Workspace) -> Result<Vec<u8>> {
     archive.finish()
 }
 
+/// Makes a boot archive with the VM `demo` and two that never wait, for the benchmark of switches.
+pub(crate) fn hogs_archive(workspace: &Workspace) -> Result<Vec<u8>> {
+    let mut archive = BootArchive::new()?;
+    add_demo(&mut archive, workspace)?;
+    let kernel = archive.image_from("rogue.elf", &guests::path(workspace, "rogue"))?;
+    for name in ["hog-0", "hog-1"] {
+        archive.vm(&small_vm(name, 1, &kernel, "hog"))?;
+    }
+    archive.finish()
+}
+
 /// Makes a boot archive with the VM `demo` and further ones for a test: the guest `rogue`, doing what their names say, the
 /// guest `count`, with as many vCPUs as the names say, and idle ones.
 pub(crate) fn test_archive(workspace: &Workspace, boot: &Boot) -> Result<Vec<u8>> {

@@ -5,6 +5,7 @@
 //! the devices of VMs), as long as they leave worlds their part of the CPU; whose turn it is among worlds says `worlds`.
 //! A poll that takes longer than its budget is reported: it is a bug.
 
+use crate::bench;
 use crate::log::{self, Level};
 use crate::memory::ranks;
 use crate::timer;
@@ -192,6 +193,7 @@ fn work(cpu: u32) -> bool {
 }
 
 fn serve(cpu: u32, runnable: Runnable) {
+    bench::forget_leave();
     let (ticks, _) = poll(cpu, Class::Service, runnable);
     let begin = arch::cpu::rdtsc().saturating_sub(2 * ticks);
     let served = &SERVED_UNTIL[cpu as usize];

@@ -5,7 +5,7 @@ use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::inventory;
 use crate::{
-    console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer, worlds,
+    bench, console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer, worlds,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -143,6 +143,7 @@ fn start_service(boot: &BootInfo) {
         }
         storage::start();
         milestone("shell");
+        bench::start();
         exec::spawn(0, shell::run()).detach();
         inventory::autostart();
     }

@@ -3,6 +3,7 @@
 //! Order of a round: take what others posted, wait if the vCPU is halted, deliver what is deliverable, enter, handle
 //! the exit. What an exit means stands in `exits`; event delivery in `events`; here is only the loop and the state.
 
+use crate::bench;
 use crate::exec;
 use crate::timer::{self, Sleep};
 use crate::vm::emulation::Emulation;
@@ -140,6 +141,8 @@ pub struct VcpuWorld<B> {
     last_cpu: usize,
     /// The TSC when it last told others how far it got.
     published: u64,
+    /// It came to this CPU and has not entered its guest since.
+    has_arrived: bool,
     slice_end: u64,
     /// The CPU ends the slice by itself: [`VcpuBackend::limit_run`].
     slice_ends_itself: bool,
@@ -189,6 +192,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             sleep: None,
             last_cpu: usize::MAX,
             published: 0,
+            has_arrived: false,
             slice_end: 0,
             slice_ends_itself: false,
             stalls: 0,
@@ -277,6 +281,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     fn arrive(&mut self) {
         let cpu = arch::percpu::current().index() as usize;
         self.link.arrive(cpu as u32);
+        self.has_arrived = true;
         let was_last = LIVE[cpu].swap(self.identity, Ordering::Relaxed) == self.identity;
         // What it left here is out of date if it has been elsewhere since.
         let is_live = was_last && self.last_cpu == cpu;
@@ -303,7 +308,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
 
     /// Tells whether it may go on here though something wanted the CPU's attention, or its slice is over.
     fn stays(&mut self) -> bool {
+        let asked = rdtsc();
         let Some(end) = exec::stays() else {
+            bench::note_leave(asked);
             return false;
         };
         if end != self.slice_end {
@@ -433,6 +440,10 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             if self.activity == Activity::Running {
                 if self.timer_changed {
                     self.arm_timer();
+                }
+                if self.has_arrived {
+                    self.has_arrived = false;
+                    bench::note_arrival();
                 }
                 // An event that did not get its turn is looked at again after the next exit.
                 self.has_work = self.pending_event.is_valid() || self.nmis_pending != 0;
