@@ -18,7 +18,7 @@ use arch::percpu::{self, CPUS_MAX};
 use arch::sync::SpinLock;
 use async_task::{Runnable, Task};
 use core::future::Future;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::task::Waker;
 
 /// Longest poll that passes without a report, in nanoseconds: many times a slice.
@@ -28,6 +28,12 @@ const LONG_POLLS_TOLD: u64 = 8;
 /// What service tasks of a CPU may use in one go while worlds wait, in nanoseconds. They get back half of the time that
 /// passes, so that is their part in the long run.
 const SERVICE_NANOS: u64 = 5_000_000;
+
+/// Times in TSC ticks; set once, before any world runs.
+static POLL_TICKS_MAX: AtomicU64 = AtomicU64::new(u64::MAX);
+static SERVICE_TICKS: AtomicU64 = AtomicU64::new(0);
+/// A world is being polled. [owner cpu]
+static IN_WORLD: [AtomicBool; CPUS_MAX] = [const { AtomicBool::new(false) }; CPUS_MAX];
 
 /// What a task is, for reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +58,13 @@ static BUSY_TICKS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MA
 static INTERRUPTS: [AtomicU64; CPUS_MAX] = [const { AtomicU64::new(0) }; CPUS_MAX];
 static LONG_POLLS: AtomicU64 = AtomicU64::new(0);
 
+/// Takes over how long things last on this host's clock.
+pub fn start() {
+    let clock = timer::clock();
+    POLL_TICKS_MAX.store(clock.ticks(POLL_NANOS_MAX), Ordering::Relaxed);
+    SERVICE_TICKS.store(clock.ticks(SERVICE_NANOS), Ordering::Relaxed);
+}
+
 /// Starts the service task `future` on CPU `cpu`; it stays there. Dropping the returned task cancels it; `detach` lets it
 /// go.
 pub fn spawn<F>(cpu: u32, future: F) -> Task<F::Output>
@@ -70,7 +83,10 @@ fn push(cpu: u32, runnable: Runnable) {
         queue.push_back(runnable);
         WAITING[cpu as usize].store(queue.len() as u32, Ordering::Release);
     }
-    poke(cpu);
+    // This CPU looks at its queue after each poll; only out of a guest it has to be called.
+    if cpu != percpu::current().index() || IN_WORLD[cpu as usize].load(Ordering::Relaxed) {
+        poke(cpu);
+    }
 }
 
 fn pop(cpu: u32) -> Option<Runnable> {
@@ -137,7 +153,7 @@ pub fn service_waits() -> bool {
 
 /// Tells whether service tasks have left worlds their part of CPU `cpu`.
 fn service_may_run(cpu: usize) -> bool {
-    let ahead = timer::clock().ticks(SERVICE_NANOS);
+    let ahead = SERVICE_TICKS.load(Ordering::Relaxed);
     SERVED_UNTIL[cpu].load(Ordering::Relaxed) <= arch::cpu::rdtsc().saturating_add(ahead)
 }
 
@@ -181,7 +197,11 @@ fn work(cpu: u32) -> bool {
     {
         serve(cpu, runnable);
     } else if let Some((world, runnable)) = worlds::next() {
-        if !poll(cpu, Class::World, runnable).1 {
+        let in_world = &IN_WORLD[cpu as usize];
+        in_world.store(true, Ordering::Relaxed);
+        let (_, wants_more) = poll(cpu, Class::World, runnable);
+        in_world.store(false, Ordering::Relaxed);
+        if !wants_more {
             worlds::waits(world);
         }
     } else if let Some(runnable) = pop(cpu) {
@@ -228,8 +248,17 @@ fn poll(cpu: u32, class: Class, runnable: Runnable) -> (u64, bool) {
     let start = POLL_START[cpu as usize].load(Ordering::Relaxed);
     let ticks = arch::cpu::rdtsc().saturating_sub(start);
     BUSY_TICKS[cpu as usize].fetch_add(ticks, Ordering::Relaxed);
-    let nanos = timer::clock().nanos(ticks);
-    if nanos > POLL_NANOS_MAX && LONG_POLLS.fetch_add(1, Ordering::Relaxed) < LONG_POLLS_TOLD {
+    if ticks > POLL_TICKS_MAX.load(Ordering::Relaxed) {
+        report(cpu, class, ticks);
+    }
+    (ticks, wants_more)
+}
+
+/// Tells of a poll that took long.
+#[cold]
+fn report(cpu: u32, class: Class, ticks: u64) {
+    if LONG_POLLS.fetch_add(1, Ordering::Relaxed) < LONG_POLLS_TOLD {
+        let nanos = timer::clock().nanos(ticks);
         // Where this host is a guest itself, somebody else may have had the CPU: nothing to call an administrator for.
         let level = if arch::cpu::is_guest() {
             Level::Info
@@ -244,7 +273,6 @@ fn poll(cpu: u32, class: Class, runnable: Runnable) -> (u64, bool) {
             ),
         );
     }
-    (ticks, wants_more)
 }
 
 fn idle(cpu: &percpu::PerCpu) {

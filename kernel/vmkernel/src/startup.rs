@@ -112,6 +112,7 @@ pub unsafe fn run(magic: u32, info: u32) -> ! {
     PLATFORM.call_once(|| platform);
     let cpus = cpus::start_others(self::platform());
     crate::info!("{cpus} CPU(s) in service");
+    exec::start();
     worlds::start(cpus::topology(self::platform()));
     start_service(&boot);
     exec::run()

@@ -25,6 +25,8 @@ use spin::Once;
 /// can take them would leave nobody else any progress. In nanoseconds.
 const STAY_NANOS: u64 = 200_000;
 
+/// The same in TSC ticks; set once.
+static STAY_TICKS: AtomicU64 = AtomicU64::new(0);
 static HOST: Once<SpinLock<Worlds>> = Once::new();
 static SEATS: [Seat; CPUS_MAX] = [const { Seat::new() }; CPUS_MAX];
 
@@ -225,6 +227,7 @@ pub fn start(topology: Topology) {
         topology,
         tsc_hz: timer::clock().tsc_hz(),
     };
+    STAY_TICKS.store(timer::clock().ticks(STAY_NANOS), Ordering::Relaxed);
     let now = rdtsc();
     let mut scheduler = Scheduler::new(host, Tuning::default(), now)
         .expect("CPUs that run and a clock that was measured make a host");
@@ -403,7 +406,7 @@ pub fn stays() -> Option<u64> {
         if !seat.look.load(Ordering::Acquire) {
             return Some(until);
         }
-        let stay = timer::clock().ticks(STAY_NANOS);
+        let stay = STAY_TICKS.load(Ordering::Relaxed);
         let least = seat.since.load(Ordering::Relaxed).saturating_add(stay);
         if now < least {
             let until = until.min(least);
