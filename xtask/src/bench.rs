@@ -231,7 +231,7 @@ fn boot(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
 /// Switches between two service tasks, and between two vCPUs that never wait.
 fn sched(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
     let archive = standard_vms::hogs_archive(workspace)?;
-    let source = "vm start hog-0\nvm start hog-1\nexpect \"switch vcpu\" within 60 s\n\
+    let source = "vm start hog-0\nvm start hog-1\nexpect \"switch refresh\" within 60 s\n\
         host info\nexpect uptime within 60 s\n";
     let text = milestones(workspace, &archive, 512, source)?;
     let mean = |what: &str| -> Result<f64> {
@@ -246,6 +246,7 @@ fn sched(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figure>> {
     Ok(vec![
         figure("service_switch", mean("service")?),
         figure("vcpu_switch", mean("vcpu")?),
+        figure("refresh", mean("refresh")?),
     ])
 }
 

@@ -5,6 +5,7 @@
 //! stopped by a limit or by their lead are set aside on the way, once each per stop.
 
 use crate::error::Error;
+use crate::place::CANDIDATES;
 use crate::scheduler::{Decision, Scheduler};
 use crate::slab::WorldId;
 use crate::topology::Cpu;
@@ -53,6 +54,7 @@ impl Scheduler {
     /// Finds an idle CPU for a world that `pick` passed over.
     fn place_again(&mut self, index: Option<u32>) {
         if let Some(index) = index
+            && !self.idle.is_empty()
             && self.worlds[index].state == WorldState::Ready
         {
             self.find_cpu(index, false);
@@ -156,7 +158,10 @@ impl Scheduler {
         let Some(index) = state.current.take() else {
             return;
         };
-        self.running.remove(&(state.key, cpu));
+        let key = state.key;
+        if self.cpus.len() > CANDIDATES {
+            self.running.remove(&(key, cpu));
+        }
         self.count_running(self.worlds[index].group, false);
     }
 
@@ -376,7 +381,9 @@ impl Scheduler {
         let state = &mut self.cpus[cpu.index()];
         state.current = Some(index);
         state.key = key;
-        self.running.insert((key, cpu));
+        if self.cpus.len() > CANDIDATES {
+            self.running.insert((key, cpu));
+        }
         Decision::Run {
             world: self.world_id(index),
             slice,

@@ -8,14 +8,15 @@ use crate::scheduler::Scheduler;
 use crate::topology::{Cpu, CpuSet};
 
 /// How many idle CPUs are compared, and how many running worlds.
-const CANDIDATES: usize = 8;
+pub(crate) const CANDIDATES: usize = 8;
 
 impl Scheduler {
     /// Pokes a CPU that should run the ready world `index`; one that is busy only if `preempting`.
     pub(crate) fn find_cpu(&mut self, index: u32, preempting: bool) {
         let placement = self.classes[self.worlds[index].class].placement;
-        let idle = self.idle.and(&placement.allowed);
-        if let Some(cpu) = self.best_idle(index, &idle) {
+        if !self.idle.is_empty()
+            && let Some(cpu) = self.best_idle(index, &self.idle.and(&placement.allowed))
+        {
             self.idle.remove(cpu);
             self.pokes.insert(cpu);
             let id = self.world_id(index);

@@ -73,7 +73,8 @@ pub struct Scheduler {
     pub(crate) service: u32,
     pub(crate) classes: Slab<Class>,
     pub(crate) cpus: Vec<CpuState>,
-    /// Running worlds by the deadline they were picked by, latest last.
+    /// Running worlds by the deadline they were picked by, latest last; only on hosts of so many CPUs that not all of them
+    /// are compared.
     pub(crate) running: BTreeSet<(i64, Cpu)>,
     pub(crate) idle: CpuSet,
     pub(crate) pokes: CpuSet,

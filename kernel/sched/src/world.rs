@@ -106,7 +106,12 @@ impl World {
     }
 
     /// Returns the virtual time that `cycles` of service take.
+    #[inline]
     pub(crate) fn virtual_of(&self, cycles: u64) -> i64 {
+        if cycles < u64::MAX / RATE_ONE {
+            // The usual case, for which one division of 64 bits does.
+            return i64::try_from(cycles * RATE_ONE / self.rate).unwrap_or(i64::MAX / 4);
+        }
         let virtual_cycles = u128::from(cycles) * u128::from(RATE_ONE) / u128::from(self.rate);
         i64::try_from(virtual_cycles).unwrap_or(i64::MAX / 4)
     }

@@ -5,6 +5,7 @@
 //! its [`Seat`]. The rules about who runs are all in the library; service tasks (`exec`) have none of this but that their
 //! time is charged.
 
+use crate::bench;
 use crate::exec;
 use crate::memory::ranks;
 use crate::timer;
@@ -313,6 +314,7 @@ impl Worlds {
         }
         if self.scheduler.is_stale(now) {
             self.scheduler.refresh(now);
+            bench::note_refresh(rdtsc().saturating_sub(now));
         }
         loop {
             match self.scheduler.pick(place, now) {

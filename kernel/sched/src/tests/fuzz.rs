@@ -1,6 +1,7 @@
 //! A hundred thousand random calls: nothing panics, and what must always hold does.
 
 use super::{HZ, MS};
+use crate::place::CANDIDATES;
 use crate::{
     Amount, Cpu, CpuSet, Decision, GroupId, Host, Scheduler, Settings, Shares, Topology, Tuning,
     WorldId, WorldState,
@@ -191,7 +192,13 @@ impl Fuzz {
         let running = (0..8)
             .filter(|&cpu| sched.current(Cpu(cpu)).is_some())
             .count();
-        assert_eq!(sched.running.len(), running);
+        // Small hosts need no order of their running worlds.
+        let ordered = if sched.cpus.len() > CANDIDATES {
+            running
+        } else {
+            0
+        };
+        assert_eq!(sched.running.len(), ordered);
     }
 }
 

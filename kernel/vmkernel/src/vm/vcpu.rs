@@ -308,7 +308,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
 
     /// Tells whether it may go on here though something wanted the CPU's attention, or its slice is over.
     fn stays(&mut self) -> bool {
-        let asked = rdtsc();
+        let asked = bench::note_question();
         let Some(end) = exec::stays() else {
             bench::note_leave(asked);
             return false;
