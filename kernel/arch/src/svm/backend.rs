@@ -53,6 +53,10 @@ impl Vcpu {
         })
     }
 
+    fn has_window(&self) -> bool {
+        self.vmcb.control.intercept1 & Intercept1::VINTR.bits() != 0
+    }
+
     fn set_virtual_interrupt(&mut self, set: VirtualInterrupt, clear: VirtualInterrupt) {
         let word = &mut self.vmcb.control.virtual_interrupt;
         *word = *word & !clear.bits() | set.bits();
@@ -465,6 +469,9 @@ impl VcpuBackend for Vcpu {
             // A guest's write of CR8 with a virtual interrupt pending is more than some emulators of SVM can take.
             self.vmcb.control.intercept_cr |= CR8_WRITE;
         } else {
+            if self.features.injects_by_virq() && self.has_window() {
+                crate::apic::look_again();
+            }
             self.set_virtual_interrupt(VirtualInterrupt::empty(), PENDING);
             self.vmcb.control.intercept1 &= !Intercept1::VINTR.bits();
         }
