@@ -200,7 +200,7 @@ const fn on_vm(
 }
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 22] = [
+pub(crate) static COMMANDS: [CommandSpec; 23] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -313,6 +313,30 @@ pub(crate) static COMMANDS: [CommandSpec; 22] = [
         notes: "Keys are autostart, cmdline, cpus, description, initrd, kernel, memory, modules (separated by \
             commas) and serial. A running VM has them from its next start on.",
         build: command::build_set,
+    },
+    CommandSpec {
+        words: &["vm", "writes"],
+        arguments: &[Argument {
+            name: "NAME",
+            kind: Kind::Vm,
+            arity: Arity::One,
+        }],
+        options: &[
+            optional(
+                "time",
+                "TIME",
+                Kind::Text,
+                "how long to look; 1s if not given",
+            ),
+            flag(
+                "check",
+                "compare all memory before and after: has anything changed unnoticed?",
+            ),
+        ],
+        summary: "measure how much memory a VM writes",
+        notes: "That is what a migration would have to send again. The VM runs on, a little slower; with --check it \
+            stands still while its memory is read, twice.",
+        build: command::build_writes,
     },
     on_vm(
         &["vm", "delete"],

@@ -33,7 +33,7 @@ mod table;
 mod units;
 mod words;
 
-pub use command::{Command, Request, TopOptions, VmAction, parse};
+pub use command::{Command, Request, TopOptions, VmAction, WritesOptions, parse};
 pub use complete::{Names, complete};
 pub use definition::{
     CMDLINE_LEN_MAX, CPUS_MAX, DefinitionError, MEMORY_MAX, MEMORY_MIN, Mode, SerialTarget,
@@ -46,7 +46,7 @@ pub use render::{Style, render, render_error};
 pub use report::{
     BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
     MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse,
-    VmDetails, VmState, VmSummary,
+    VmDetails, VmState, VmSummary, WritesReport,
 };
 pub use settings::Setting;
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

@@ -105,6 +105,10 @@ impl VcpuBackend for Vcpu {
         self.flush_wanted = true;
     }
 
+    fn log_writes(&mut self, _on: bool) {}
+
+    fn written(&mut self, _each: &mut dyn FnMut(addr::Gpa)) {}
+
     fn state(&mut self) -> VcpuState {
         let mut gpr = [0; 16];
         self.read_gprs(&mut gpr);
@@ -441,7 +445,11 @@ impl VcpuBackend for Vcpu {
     }
 
     fn has_injection(&self) -> bool {
-        Event(self.vmcb.control.event_injection).is_valid() || self.virtual_irq.is_some()
+        Event(self.vmcb.control.event_injection).is_valid()
+    }
+
+    fn holds_interrupt(&self) -> bool {
+        self.virtual_irq.is_some()
     }
 
     #[inline(always)]
