@@ -112,6 +112,8 @@ pub enum Exit {
     TripleFault,
     /// A switch of tasks by hardware, which this CPU leaves to the monitor.
     TaskSwitch,
+    /// The log of [`VcpuBackend::written`] is full.
+    WriteLogFull,
     /// Nothing to be done: go on.
     Nothing,
     /// The CPU refused the guest's state; [`VcpuBackend::describe_exit`] says what it is about.
@@ -241,6 +243,10 @@ pub trait VcpuBackend: Send + Unpin + 'static {
 
     /// Drops this vCPU's translations before the next entry.
     fn flush_tlb(&mut self);
+    /// Turns the CPU's log of written pages on or off, where it has one.
+    fn log_writes(&mut self, on: bool);
+    /// Calls `each` with an address in each page that the CPU has logged, and forgets them.
+    fn written(&mut self, each: &mut dyn FnMut(Gpa));
 
     /// Returns the state, complete.
     fn state(&mut self) -> VcpuState;
@@ -351,6 +357,9 @@ pub trait VcpuBackend: Send + Unpin + 'static {
     fn inject(&mut self, event: Event);
     /// Tells whether an event waits for the next entry.
     fn has_injection(&self) -> bool;
+    /// Tells whether an interrupt was given to the CPU that the guest has not taken: no other may be given, but an
+    /// exception or NMI may, and comes first.
+    fn holds_interrupt(&self) -> bool;
     /// Returns the event whose delivery the exit interrupted; not valid if there was none. Software interrupts and
     /// their like are not among them: their instruction is executed again.
     fn interrupted_event(&self) -> Event;

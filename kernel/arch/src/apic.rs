@@ -152,6 +152,12 @@ fn program(cpu: &PerCpu, deadline: u64) {
     );
 }
 
+/// Makes this CPU's APIC look again whether an interrupt waits, by setting the task priority to what it is. A CPU knows
+/// without; QEMU's may have forgotten.
+pub(crate) fn look_again() {
+    write(percpu::current(), REG_TPR, 0);
+}
+
 /// Interrupts the CPU with `apic_id` so that it looks at its work.
 pub fn send_wake(apic_id: u32) {
     send(apic_id, ICR_ASSERT | u32::from(VECTOR_WAKE));

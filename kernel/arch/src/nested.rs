@@ -3,6 +3,10 @@
 //!
 //! AMD's (APM vol. 2, 15.25) and Intel's (SDM vol. 3, 29.3) differ in the bits of an entry only: [`Format`].
 
+mod track;
+
+pub use track::Tracking;
+
 use crate::physmem::{FrameSource, direct, zero_frame};
 use addr::{Gpa, Hfn, Hpa};
 use core::sync::atomic::{AtomicU64, Ordering};

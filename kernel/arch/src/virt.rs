@@ -1,7 +1,7 @@
 //! The one place where the two makers' virtualization meets: which one this host has, turning it on, and running code
 //! with its vCPU type.
 
-use crate::nested::{Format, NestedTable};
+use crate::nested::{Format, NestedTable, Tracking};
 use crate::physmem::FrameSource;
 use crate::{guard, svm, vmx};
 use addr::Hfn;
@@ -146,6 +146,15 @@ pub fn nested_format() -> Format {
     match maker() {
         Maker::Amd => Format::Npt,
         Maker::Intel => Format::Ept,
+    }
+}
+
+/// Returns how writes to pages are noticed here.
+#[must_use]
+pub fn tracking() -> Tracking {
+    match maker() {
+        Maker::Intel if vmx::logs_writes() => Tracking::Log,
+        _ => Tracking::Faults,
     }
 }
 

@@ -16,6 +16,8 @@ use alloc::vec::Vec;
 
 /// Milliseconds that a page of `host top` measures if nothing is said.
 const TOP_INTERVAL_DEFAULT_MS: u64 = 1000;
+/// Milliseconds that `vm writes` measures if nothing is said.
+const WRITES_TIME_DEFAULT_MS: u64 = 1000;
 /// Milliseconds that it measures at least: below, the figures are noise.
 const TOP_INTERVAL_MIN_MS: u64 = 100;
 
@@ -41,6 +43,13 @@ pub enum Request {
         name: VmName,
         /// One or more changes.
         settings: Vec<Setting>,
+    },
+    /// Measure how much memory a VM writes.
+    VmWrites {
+        /// Which VM.
+        name: VmName,
+        /// How.
+        options: WritesOptions,
     },
     /// Describe the host.
     HostInfo,
@@ -120,6 +129,15 @@ pub enum PoolAction {
     Set(Vec<PoolSetting>),
     /// Remove it; it must be empty.
     Delete,
+}
+
+/// How `vm writes` measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WritesOptions {
+    /// Milliseconds to measure.
+    pub time_ms: u64,
+    /// Compare all of the VM's memory before and after.
+    pub check: bool,
 }
 
 /// How `host top` measures.
@@ -453,6 +471,22 @@ pub(crate) fn build_set(matches: &Matches) -> Result<Request, CommandError> {
         settings: settings
             .map(|text| Setting::parse(text))
             .collect::<Result<_, _>>()?,
+    })
+}
+
+pub(crate) fn build_writes(matches: &Matches) -> Result<Request, CommandError> {
+    let time_ms = match matches.value("time") {
+        None => WRITES_TIME_DEFAULT_MS,
+        Some(time) => {
+            parse_millis(time).map_err(|error| bad("--time", time, &error.to_string()))?
+        }
+    };
+    Ok(Request::VmWrites {
+        name: matches.name()?,
+        options: WritesOptions {
+            time_ms,
+            check: matches.has("check"),
+        },
     })
 }
 

@@ -217,7 +217,7 @@ const POOL_NOTES: &str = "Keys are shares (low, normal, high or a number), reser
     the pool around it. `vm set NAME cpu.pool=POOL` puts a VM into it.";
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 27] = [
+pub(crate) static COMMANDS: [CommandSpec; 28] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -338,6 +338,30 @@ pub(crate) static COMMANDS: [CommandSpec; 27] = [
             the others from its next start on. Shares are low, normal, high or a number; amounts of CPU time are \
             written as 40% (of one CPU) or 1200MHz.",
         build: command::build_set,
+    },
+    CommandSpec {
+        words: &["vm", "writes"],
+        arguments: &[Argument {
+            name: "NAME",
+            kind: Kind::Vm,
+            arity: Arity::One,
+        }],
+        options: &[
+            optional(
+                "time",
+                "TIME",
+                Kind::Text,
+                "how long to look; 1s if not given",
+            ),
+            flag(
+                "check",
+                "compare all memory before and after: has anything changed unnoticed?",
+            ),
+        ],
+        summary: "measure how much memory a VM writes",
+        notes: "That is what a migration would have to send again. The VM runs on, a little slower; with --check it \
+            stands still while its memory is read, twice.",
+        build: command::build_writes,
     },
     on_vm(
         &["vm", "delete"],

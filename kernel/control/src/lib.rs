@@ -35,7 +35,9 @@ mod units;
 mod usage;
 mod words;
 
-pub use command::{Command, PoolAction, Request, TopOptions, TopOrder, VmAction, parse};
+pub use command::{
+    Command, PoolAction, Request, TopOptions, TopOrder, VmAction, WritesOptions, parse,
+};
 pub use complete::{Names, complete};
 pub use cpu_time::{CpuAmount, CpuShares, CpuTime, CpuTimeError, PoolTime};
 pub use definition::{
@@ -49,7 +51,7 @@ pub use render::{Style, render, render_error};
 pub use report::{
     BlockContent, CpuInfo, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
     MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, VcpuDetails, VmDetails, VmState,
-    VmSummary,
+    VmSummary, WritesReport,
 };
 pub use settings::{PoolSetting, Setting};
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

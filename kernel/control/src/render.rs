@@ -6,7 +6,7 @@ use crate::cpu_time::CpuTime;
 use crate::definition::VmDefinition;
 use crate::report::{
     CpuInfo, DeviceInfo, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, Response,
-    StopRecord, VcpuDetails, VmDetails, VmState, VmSummary,
+    StopRecord, VcpuDetails, VmDetails, VmState, VmSummary, WritesReport,
 };
 use crate::table::{Align, Table};
 use crate::units::{format_bytes, format_nanos, format_permille};
@@ -41,6 +41,7 @@ pub fn render(response: &Response, style: Style) -> String {
             Response::Text(text) => json(&Message { message: text }),
             Response::Vms(vms) => json(vms),
             Response::Vm(vm) => json(vm),
+            Response::Writes(report) => json(report),
             Response::Host(host) => json(host),
             Response::Cpus(cpus) => json(cpus),
             Response::Devices(devices) => json(devices),
@@ -58,6 +59,7 @@ pub fn render(response: &Response, style: Style) -> String {
         Response::Text(text) => text.clone(),
         Response::Vms(vms) => list(vms, style),
         Response::Vm(vm) => details(vm, style),
+        Response::Writes(report) => writes(report),
         Response::Host(host) => host_info(host),
         Response::Cpus(cpus) => cpu_list(cpus),
         Response::Devices(devices) => device_list(devices),
@@ -297,6 +299,43 @@ fn host_info(host: &HostInfo) -> String {
             "VMs",
             format!("{}, {} running", host.vms_defined, host.vms_running),
         );
+    sheet.0.to_text()
+}
+
+fn writes(report: &WritesReport) -> String {
+    let per_second = u128::from(report.written_bytes)
+        .saturating_mul(1_000_000_000)
+        .checked_div(u128::from(report.time_ns))
+        .unwrap_or(0);
+    let mut sheet = Sheet::new();
+    sheet
+        .put(
+            "measured",
+            format!(
+                "{} in {} rounds, by {}",
+                format_nanos(report.time_ns),
+                report.rounds,
+                report.noticed_by
+            ),
+        )
+        .put(
+            "written",
+            format!(
+                "{} in different pages, of {}",
+                format_bytes(report.distinct_bytes),
+                format_bytes(report.backed_bytes)
+            ),
+        )
+        .put(
+            "to send again",
+            format!(
+                "{} per second",
+                format_bytes(u64::try_from(per_second).unwrap_or(u64::MAX))
+            ),
+        );
+    if let Some(pages) = report.unnoticed_pages {
+        sheet.put("unnoticed", format!("{pages} pages"));
+    }
     sheet.0.to_text()
 }
 

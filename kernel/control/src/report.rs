@@ -109,6 +109,25 @@ pub struct VmDetails {
     pub last_stop: Option<StopRecord>,
 }
 
+/// How much memory a VM writes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WritesReport {
+    /// How long it was looked at.
+    pub time_ns: u64,
+    /// Rounds in that time; a page counts once in each.
+    pub rounds: u64,
+    /// What tells of writes: faults, or the CPU's log.
+    pub noticed_by: String,
+    /// Pages written in all rounds together, in bytes.
+    pub written_bytes: u64,
+    /// Pages written at all, in bytes.
+    pub distinct_bytes: u64,
+    /// RAM of the host that the VM holds.
+    pub backed_bytes: u64,
+    /// With a check: pages that changed and were not noticed. Anything but 0 is a fault of Basalt.
+    pub unnoticed_pages: Option<u64>,
+}
+
 /// A virtual CPU.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VcpuDetails {
@@ -320,6 +339,8 @@ pub enum Response {
     Vms(Vec<VmSummary>),
     /// To `vm info`.
     Vm(Box<VmDetails>),
+    /// To `vm writes`.
+    Writes(WritesReport),
     /// To `host info`.
     Host(HostInfo),
     /// To `host cpus`.

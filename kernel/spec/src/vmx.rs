@@ -495,6 +495,8 @@ exit_reasons! {
     /// ENCLS.
     ENCLS = 60;
     /// The page-modification log is full.
+    WRITE_LOG_FULL = 62;
+    /// The page-modification log is full.
     PML_FULL = 62;
     /// XSAVES.
     XSAVES = 63;

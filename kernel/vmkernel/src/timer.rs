@@ -93,6 +93,12 @@ pub fn sleep(nanos: u64) -> Sleep {
     sleep_until(arch::cpu::rdtsc().saturating_add(clock().ticks(nanos)))
 }
 
+/// Lets other tasks of this CPU run for a moment, vCPUs too, which no service's own wake-up would let come first.
+pub async fn give_way() {
+    const NANOS: u64 = 100_000;
+    sleep(NANOS).await;
+}
+
 impl Sleep {
     fn cancel(&mut self) {
         if let Some((cpu, id)) = self.registered.take() {

@@ -19,7 +19,9 @@ pub mod chipset;
 mod outbox;
 pub mod pause;
 pub mod route;
+pub mod write_log;
 
 pub use chipset::{Attention, Chipset, ChipsetConfig, Env};
 pub use pause::{Pause, PauseNumber};
 pub use route::route;
+pub use write_log::WriteLog;

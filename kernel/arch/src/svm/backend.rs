@@ -53,6 +53,10 @@ impl Vcpu {
         })
     }
 
+    fn has_window(&self) -> bool {
+        self.vmcb.control.intercept1 & Intercept1::VINTR.bits() != 0
+    }
+
     fn set_virtual_interrupt(&mut self, set: VirtualInterrupt, clear: VirtualInterrupt) {
         let word = &mut self.vmcb.control.virtual_interrupt;
         *word = *word & !clear.bits() | set.bits();
@@ -100,6 +104,10 @@ impl VcpuBackend for Vcpu {
     fn flush_tlb(&mut self) {
         self.flush_wanted = true;
     }
+
+    fn log_writes(&mut self, _on: bool) {}
+
+    fn written(&mut self, _each: &mut dyn FnMut(addr::Gpa)) {}
 
     fn state(&mut self) -> VcpuState {
         let mut gpr = [0; 16];
@@ -437,7 +445,11 @@ impl VcpuBackend for Vcpu {
     }
 
     fn has_injection(&self) -> bool {
-        Event(self.vmcb.control.event_injection).is_valid() || self.virtual_irq.is_some()
+        Event(self.vmcb.control.event_injection).is_valid()
+    }
+
+    fn holds_interrupt(&self) -> bool {
+        self.virtual_irq.is_some()
     }
 
     #[inline(always)]
@@ -465,6 +477,9 @@ impl VcpuBackend for Vcpu {
             // A guest's write of CR8 with a virtual interrupt pending is more than some emulators of SVM can take.
             self.vmcb.control.intercept_cr |= CR8_WRITE;
         } else {
+            if self.features.injects_by_virq() && self.has_window() {
+                crate::apic::look_again();
+            }
             self.set_virtual_interrupt(VirtualInterrupt::empty(), PENDING);
             self.vmcb.control.intercept1 &= !Intercept1::VINTR.bits();
         }

@@ -5,13 +5,13 @@
 //! `backend`, NMIs in `nmi`.
 
 use crate::nested::NestedTable;
-use crate::percpu;
 use crate::physmem::{FrameSource, frame_as, zero_frame};
 use crate::svm::nmi::NmiService;
 use crate::svm::{Features, features, maps};
 use crate::switch_text::{gprs, xmm};
 use crate::tag::Tag;
 use crate::virt::NewVcpu;
+use crate::{apic, percpu};
 use addr::Hfn;
 use api::backend::{VcpuBackend, VcpuState};
 use core::arch::asm;
@@ -92,18 +92,26 @@ impl Vcpu {
     }
 
     /// Finds out whether the interrupt that waited as V_IRQ was taken; if not, makes it look like an event whose
-    /// delivery the exit interrupted.
+    /// delivery the exit interrupted, or lets it wait on where that was another one. Its own delivery, interrupted, is
+    /// an exception's to QEMU.
+    ///
+    /// QEMU's VMRUN notes a V_IRQ in the word where its other thread asks for interrupts, without the lock: a wish that
+    /// comes at that moment is lost, and the APIC holds its interrupt until something else happens.
     #[cold]
     fn settle_virtual_irq(&mut self) {
+        apic::look_again();
         let control = &mut self.vmcb.control;
         let waits = control.virtual_interrupt & VirtualInterrupt::V_IRQ.bits() != 0;
-        let interrupted = Event(control.exit_int_info).is_valid();
-        if let Some(vector) = self.virtual_irq.take()
+        let interrupted = Event(control.exit_int_info);
+        if let Some(vector) = self.virtual_irq
             && waits
-            && !interrupted
         {
+            if interrupted.is_valid() && interrupted.vector() != vector {
+                return;
+            }
             control.exit_int_info = Event::interrupt(vector).0;
         }
+        self.virtual_irq = None;
         let used = VirtualInterrupt::V_IRQ | VirtualInterrupt::V_IGN_TPR;
         control.virtual_interrupt &= !used.bits();
     }

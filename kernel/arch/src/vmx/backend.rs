@@ -191,6 +191,14 @@ impl VcpuBackend for Vcpu {
         }
     }
 
+    fn log_writes(&mut self, on: bool) {
+        self.with_vmcs(|this| this.set_log(on));
+    }
+
+    fn written(&mut self, each: &mut dyn FnMut(addr::Gpa)) {
+        self.empty_log(each);
+    }
+
     fn state(&mut self) -> VcpuState {
         self.with_vmcs(Self::read_state)
     }
@@ -517,6 +525,10 @@ impl VcpuBackend for Vcpu {
     fn has_injection(&self) -> bool {
         // Each exit clears it (SDM vol. 3, 28.2).
         Event(u64::from(read(field::ENTRY_EVENT))).is_valid()
+    }
+
+    fn holds_interrupt(&self) -> bool {
+        false
     }
 
     fn interrupted_event(&self) -> Event {

@@ -164,6 +164,8 @@ impl Capabilities {
             | SecondaryControls::PAUSE_LOOP;
         // A tag is of use only if what it marks can be dropped.
         wished.set(SecondaryControls::VPID, ept.invvpid_single());
+        // The log is made of dirty bits that are set.
+        wished.set(SecondaryControls::PML, ept.accessed_dirty());
         choose("secondary", self.secondary, needed.bits(), wished.bits())
             .map(SecondaryControls::from_bits_retain)
     }

@@ -100,6 +100,12 @@ impl Vcpu {
             | ExitReason::XSAVES
             | ExitReason::XRSTORS => Exit::Undefined,
             ExitReason(number) if is_vmx_instruction(number) => Exit::Undefined,
+            ExitReason::WRITE_LOG_FULL => {
+                if read(field::EXIT_QUALIFICATION) & NMI_UNBLOCKED != 0 {
+                    self.block_nmis_again();
+                }
+                Exit::WriteLogFull
+            }
             ExitReason::TRIPLE_FAULT => Exit::TripleFault,
             ExitReason::TASK_SWITCH => Exit::TaskSwitch,
             ExitReason::INIT | ExitReason::STARTUP | ExitReason::TPR_THRESHOLD => Exit::Nothing,

@@ -172,6 +172,14 @@ pub(crate) unsafe fn enable(region: Hfn) {
     unsafe { vmcs::turn_on(region.start()) };
 }
 
+/// Tells whether the CPU logs the pages that a guest writes.
+pub(crate) fn logs_writes() -> bool {
+    features()
+        .controls
+        .secondary
+        .contains(SecondaryControls::PML)
+}
+
 /// Returns what the first word of a VMXON region or VMCS must be.
 fn revision() -> u32 {
     features().capabilities.basic as u32 & 0x7fff_ffff
@@ -199,6 +207,7 @@ pub(crate) fn describe() -> String {
         (secondary(SecondaryControls::PAUSE_LOOP), "PAUSE-loop exits"),
         (secondary(SecondaryControls::RDTSCP), "RDTSCP"),
         (secondary(SecondaryControls::INVPCID), "INVPCID"),
+        (secondary(SecondaryControls::PML), "page-modification log"),
     ];
     let mut text = format!(
         "Intel VMX, EPT, unrestricted guest, revision {:#x}",

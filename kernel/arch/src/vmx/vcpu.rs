@@ -8,17 +8,19 @@ use super::vmcs::{self, read, write};
 use super::{features, msr_bitmap, revision};
 use crate::cpu::{self, rdmsr, wrmsr};
 use crate::nested::NestedTable;
-use crate::physmem::{FrameSource, frame_as, zero_frame};
+use crate::physmem::{self, FrameSource, frame_as, zero_frame};
 use crate::tag::Tag;
 use crate::virt::NewVcpu;
 use crate::{debug, gdt, guard, percpu};
-use addr::{Hfn, Hpa};
+use addr::{Gpa, Hfn, Hpa};
 use api::backend::{VcpuBackend, VcpuState};
 use core::ptr;
 use spec::msr::Msr;
 use spec::vmx::{EntryControls, PinControls, PrimaryControls, SecondaryControls, field};
 use spec::x86::{Cr0, Cr4, Exception};
 
+/// Index of the page-modification log's last entry, which is used first.
+const LOG_TOP: u16 = 511;
 /// Tags that a CPU has, the host's 0 included.
 const TAGS: u32 = 1 << 16;
 /// Ticks between two PAUSEs of one loop at most, and ticks that the loop may take before it exits.
@@ -66,6 +68,8 @@ pub(crate) struct Vcpu {
     pub(super) registers: Registers,
     vmcs: Hfn,
     virtual_apic: Hfn,
+    /// The page-modification log, where the CPU has one.
+    log: Option<Hfn>,
     /// Gives a frame back.
     free: fn(Hfn),
     pub(super) ept_pointer: u64,
@@ -224,7 +228,7 @@ impl Vcpu {
         let controls = features().controls;
         write(field::PIN_CONTROLS, controls.pin.bits());
         write(field::PRIMARY_CONTROLS, self.primary.bits());
-        write(field::SECONDARY_CONTROLS, controls.secondary.bits());
+        self.set_log(false);
         write(field::EXIT_CONTROLS, controls.exit.bits());
         write(field::ENTRY_CONTROLS, controls.entry.bits());
         let exceptions = 1 << Exception::AC.0 | 1 << Exception::DB.0 | 1 << Exception::MC.0;
@@ -258,6 +262,35 @@ impl Vcpu {
         if controls.pin.contains(PinControls::PREEMPTION_TIMER) {
             write(field::PREEMPTION_TIMER, u32::MAX);
         }
+    }
+
+    /// Turns the page-modification log on, empty, or off (SDM vol. 3, 29.3.6).
+    pub(super) fn set_log(&mut self, on: bool) {
+        let mut secondary = features().controls.secondary;
+        secondary.set(SecondaryControls::PML, on && self.log.is_some());
+        if let Some(log) = self.log.filter(|_| on) {
+            write(field::PML_ADDRESS, log.start().as_u64());
+            write(field::GUEST_PML_INDEX, LOG_TOP);
+        }
+        write(field::SECONDARY_CONTROLS, secondary.bits());
+    }
+
+    /// Empties the page-modification log into `each`. The CPU fills it from the top down; its index is that of the next
+    /// entry, and passes zero when the log is full.
+    pub(super) fn empty_log(&mut self, each: &mut dyn FnMut(Gpa)) {
+        let Some(log) = self.log else {
+            return;
+        };
+        let next = read(field::GUEST_PML_INDEX);
+        let first = if next > LOG_TOP { 0 } else { next + 1 };
+        for index in first..=LOG_TOP {
+            let mut bytes = [0; 8];
+            let at = Hpa::new_truncate(log.start().as_u64() + u64::from(index) * 8);
+            // SAFETY: the frame is this vCPU's, and the CPU writes it only while the guest runs.
+            unsafe { physmem::read(at, &mut bytes) };
+            each(Gpa::new_truncate(u64::from_le_bytes(bytes)));
+        }
+        write(field::GUEST_PML_INDEX, LOG_TOP);
     }
 
     /// Writes which entry controls go with the guest's EFER.
@@ -305,18 +338,29 @@ fn ept_pointer(nested: &NestedTable) -> u64 {
     nested.root().as_u64() | WRITE_BACK | FOUR_LEVELS | flags
 }
 
+/// Takes `wanted` frames, of 3 at most, and zeroes them; all or none.
+fn some_frames<F: FrameSource>(frames: &mut F, wanted: usize) -> Option<[Option<Hfn>; 3]> {
+    let mut taken = [None; 3];
+    for slot in &mut taken[..wanted] {
+        *slot = frames.alloc();
+    }
+    if taken[..wanted].contains(&None) {
+        taken.into_iter().flatten().for_each(|f| frames.free(f));
+        return None;
+    }
+    for frame in taken.into_iter().flatten() {
+        // SAFETY: the frame was just given to us alone.
+        unsafe { zero_frame(frame) };
+    }
+    Some(taken)
+}
+
 impl NewVcpu for Vcpu {
     fn new<F: FrameSource + Default>(nested: &NestedTable) -> Option<Self> {
         let mut frames = F::default();
-        let vmcs = frames.alloc()?;
-        let Some(virtual_apic) = frames.alloc() else {
-            frames.free(vmcs);
-            return None;
-        };
-        for frame in [vmcs, virtual_apic] {
-            // SAFETY: the frame was just given to us alone.
-            unsafe { zero_frame(frame) };
-        }
+        let wanted = if super::logs_writes() { 3 } else { 2 };
+        let [vmcs, virtual_apic, log] = some_frames(&mut frames, wanted)?;
+        let (vmcs, virtual_apic) = (vmcs?, virtual_apic?);
         // SAFETY: as above; any bytes are valid for the type, and the reference ends here.
         let word: &mut u32 = unsafe { frame_as(vmcs) };
         *word = revision();
@@ -332,6 +376,7 @@ impl NewVcpu for Vcpu {
             },
             vmcs,
             virtual_apic,
+            log,
             free: |frame| F::default().free(frame),
             ept_pointer: ept_pointer(nested),
             tag: Tag::NONE,
@@ -357,7 +402,7 @@ impl Drop for Vcpu {
         if self.loaded {
             self.unload();
         }
-        (self.free)(self.vmcs);
-        (self.free)(self.virtual_apic);
+        let frames = [Some(self.vmcs), Some(self.virtual_apic), self.log];
+        frames.into_iter().flatten().for_each(self.free);
     }
 }

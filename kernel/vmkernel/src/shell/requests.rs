@@ -7,6 +7,7 @@ use crate::power;
 use crate::storage;
 use crate::vm::inventory;
 use crate::vm::machine::StopReason;
+use crate::vm::writes;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -34,6 +35,10 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::VmList => Response::Vms(reports::vms()),
         Request::Vm { name, action } => return act(name.as_str(), action).await,
         Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
+        Request::VmWrites { name, options } => {
+            let vm = inventory::running(name.as_str())?.vm;
+            Response::Writes(writes::measure(&vm, options).await?)
+        }
         Request::HostInfo => Response::Host(reports::host()),
         Request::HostCpus => Response::Cpus(reports::cpus()),
         Request::StorageList => Response::Devices(storage::report()),

@@ -54,6 +54,12 @@ impl VmClock {
         self.stopped_at.store(stopped_at, Ordering::Release);
     }
 
+    /// Tells whether the VM is paused and all its vCPUs have parked.
+    #[must_use]
+    pub fn stands_still(&self) -> bool {
+        self.stopped_at.load(Ordering::Acquire) != 0
+    }
+
     /// Returns the host TSC at virtual time 0.
     #[must_use]
     #[inline]

@@ -22,7 +22,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         if self.nmis_pending != 0 && self.deliver_nmi() {
             return;
         }
-        if self.look_at_interrupts {
+        if self.look_at_interrupts && !self.cpu.holds_interrupt() {
             self.deliver_interrupt();
         }
     }

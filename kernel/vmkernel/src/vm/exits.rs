@@ -72,6 +72,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
                 worlds::spins();
                 return Flow::Yield;
             }
+            Exit::WriteLogFull => self.note_written(),
             Exit::Xsetbv => self.xsetbv(),
             Exit::CacheFlush => self.advance_over_prefixed(2),
             Exit::Rdpmc => self.raise(Exception::GP, Some(0)),
@@ -280,6 +281,9 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         if is_ram {
             return match self.vm.ram.back(fault.gpa) {
                 Ok(_) => {
+                    if fault.is_write && self.vm.ram.is_tracked() {
+                        self.vm.ram.write_fault(fault.gpa);
+                    }
                     self.leave_lost_shadow();
                     Flow::Continue
                 }

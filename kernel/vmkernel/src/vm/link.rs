@@ -28,7 +28,7 @@ pub const REQUEST_PAUSE: u32 = 1 << 6;
 pub const REQUEST_SUSPEND: u32 = 1 << 8;
 /// The machine woke up: the first vCPU starts at the waking vector, the others wait for a startup IPI.
 pub const REQUEST_RESUME: u32 = 1 << 9;
-/// The nested tables lost mappings: flush.
+/// The nested tables lost mappings or rights: flush.
 pub const REQUEST_FLUSH: u32 = 1 << 7;
 
 /// The bit of a place that says that the vCPU is there now; the host CPU's number is above it.
@@ -48,6 +48,9 @@ pub struct VcpuLink {
     /// The 8259 pair drives INTR.
     extint: AtomicBool,
     waker: SpinLock<Option<Waker>>,
+    /// Flushes that were asked for by [`Self::ask_flush`], and those that were done.
+    flushes: AtomicU64,
+    flushed: AtomicU64,
     /// Exits so far by [`EXIT_REASONS`]. [written by the vCPU]
     pub exits: [AtomicU64; EXIT_REASONS.len()],
     /// TSC ticks spent in the guest and on its behalf. [written by the vCPU]
@@ -75,6 +78,8 @@ impl VcpuLink {
             nmis: AtomicU8::new(0),
             extint: AtomicBool::new(false),
             waker: SpinLock::new(ranks::WAKER, None),
+            flushes: AtomicU64::new(0),
+            flushed: AtomicU64::new(0),
             exits: [const { AtomicU64::new(0) }; EXIT_REASONS.len()],
             busy_ticks: AtomicU64::new(0),
             rip: AtomicU64::new(0),
@@ -158,6 +163,30 @@ impl VcpuLink {
         if self.requests.fetch_or(bits, Ordering::SeqCst) & bits != bits {
             self.wake();
         }
+    }
+
+    /// Asks for a flush; [`Self::has_flushed`] takes the number that this returns.
+    pub fn ask_flush(&self) -> u64 {
+        let number = self.flushes.fetch_add(1, Ordering::AcqRel) + 1;
+        self.request(REQUEST_FLUSH);
+        number
+    }
+
+    /// Tells whether the vCPU has dropped its translations since flush `number` was asked for.
+    #[must_use]
+    pub fn has_flushed(&self, number: u64) -> bool {
+        self.flushed.load(Ordering::Acquire) >= number
+    }
+
+    /// Returns the flushes that were asked for, for [`Self::note_flushed`] after it was done.
+    #[must_use]
+    pub(super) fn flushes(&self) -> u64 {
+        self.flushes.load(Ordering::Acquire)
+    }
+
+    /// Notes that flushes up to `number` are done: the guest runs without old translations from here on.
+    pub(super) fn note_flushed(&self, number: u64) {
+        self.flushed.store(number, Ordering::Release);
     }
 
     /// Delivers a message that addresses this vCPU.

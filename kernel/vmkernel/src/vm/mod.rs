@@ -14,4 +14,6 @@ pub mod policy;
 pub mod ram;
 pub mod serial;
 pub mod start;
+pub mod tracking;
 pub mod vcpu;
+pub mod writes;

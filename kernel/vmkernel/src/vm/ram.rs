@@ -12,8 +12,10 @@ use arch::nested::{Access, Mapping, NestedTable, NestedView, PageSize};
 use arch::physmem::DirectFrame;
 use arch::sync::SpinLock;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loader::RamMap;
+use machine::WriteLog;
+use spin::Once;
 
 /// End of the window for video memory, where the guest has no RAM.
 const VGA_END: u64 = 0xc_0000;
@@ -70,6 +72,9 @@ pub struct GuestRam {
     /// `None` only while it is dropped.
     nested: SpinLock<Option<NestedTable>>,
     bytes_backed: AtomicU64,
+    /// Writes are noted in `written`, see `tracking`. [ended under `nested`]
+    pub(super) is_tracked: AtomicBool,
+    pub(super) written: Once<WriteLog>,
 }
 
 impl GuestRam {
@@ -83,6 +88,8 @@ impl GuestRam {
             view,
             nested: SpinLock::new(ranks::NESTED, Some(nested)),
             bytes_backed: AtomicU64::new(0),
+            is_tracked: AtomicBool::new(false),
+            written: Once::new(),
         })
     }
 
@@ -113,6 +120,12 @@ impl GuestRam {
         } else {
             self.map.high().contains(&at)
         }
+    }
+
+    /// Tells whether there is memory behind `gpa`.
+    #[must_use]
+    pub fn is_backed(&self, gpa: Gpa) -> bool {
+        self.view.lookup(gpa).is_some()
     }
 
     /// Puts memory behind `gpa`, if it is RAM and has none yet.
@@ -208,6 +221,9 @@ impl GuestRam {
             memory::free(frame, frames_of(size));
             return Err(exhausted);
         }
+        if self.is_tracked() {
+            nested.track_page(gpa, arch::virt::tracking());
+        }
         self.bytes_backed.fetch_add(size.bytes(), Ordering::Relaxed);
         self.view.lookup(gpa).ok_or(exhausted)
     }
@@ -251,7 +267,9 @@ impl GuestRam {
     ) -> Result<bool, MemoryError> {
         let mapping = self.back(gpa)?;
         // SAFETY: as in `read`; aligned accesses of up to 16 bytes stay inside the page.
-        Ok(unsafe { arch::physmem::compare_exchange(mapping.hpa, expected, new) })
+        let done = unsafe { arch::physmem::compare_exchange(mapping.hpa, expected, new) };
+        self.note_write(gpa, new.len() as u64);
+        Ok(done)
     }
 }
 
@@ -266,9 +284,11 @@ impl GuestMemory for GuestRam {
 
     fn write(&self, gpa: Gpa, data: &[u8]) -> Result<(), MemoryError> {
         // SAFETY: as in `read`.
-        self.pieces(gpa, data.len(), |hpa, range| unsafe {
+        let result = self.pieces(gpa, data.len(), |hpa, range| unsafe {
             arch::physmem::write(hpa, &data[range])
-        })
+        });
+        self.note_write(gpa, data.len() as u64);
+        result
     }
 
     fn fill_zero(&self, gpa: Gpa, len: u64) -> Result<(), MemoryError> {
@@ -287,6 +307,7 @@ impl GuestMemory for GuestRam {
             if let Some(mapping) = mapping {
                 // SAFETY: as in `read`.
                 unsafe { arch::physmem::zero(mapping.hpa, step as usize) };
+                self.note_write(at, step);
             }
             done += step;
         }

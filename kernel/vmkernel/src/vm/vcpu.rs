@@ -16,6 +16,7 @@ use api::cpu::{Segment, SegmentAttributes, segment};
 use api::time::VmInstant;
 use arch::cpu::rdtsc;
 use arch::fpu::FpuState;
+use arch::nested::Tracking;
 use core::future::Future;
 use core::pin::Pin;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -148,6 +149,8 @@ pub struct VcpuWorld<B> {
     slice_ends_itself: bool,
     /// Entries that came to nothing, because the CPU wanted attention, since the guest last ran.
     pub(super) stalls: u32,
+    /// The CPU logs the pages that the guest writes.
+    logs_writes: bool,
 }
 
 impl<B: VcpuBackend> VcpuWorld<B> {
@@ -196,6 +199,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             slice_end: 0,
             slice_ends_itself: false,
             stalls: 0,
+            logs_writes: false,
         }
     }
 
@@ -348,6 +352,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         self.fpu.save();
         self.policy.set_xcr0(self.fpu.xcr0());
         self.publish();
+        self.note_written();
         self.cpu.leave();
         self.link.leave();
     }
@@ -475,8 +480,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
             return Some(StopReason::Ended);
         }
         if requests & link::REQUEST_FLUSH != 0 {
-            self.cpu.flush_tlb();
-            self.emulation.forget_frames();
+            self.flush();
         }
         if requests & link::REQUEST_INIT != 0 {
             self.init();
@@ -507,6 +511,28 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         }
         self.look_at_interrupts = true;
         None
+    }
+
+    /// Drops translations, and follows whether the VM's writes are noted.
+    fn flush(&mut self) {
+        let number = self.link.flushes();
+        self.note_written();
+        let logs = self.vm.ram.is_tracked() && arch::virt::tracking() == Tracking::Log;
+        if logs != self.logs_writes {
+            self.logs_writes = logs;
+            self.cpu.log_writes(logs);
+        }
+        self.cpu.flush_tlb();
+        self.emulation.forget_frames();
+        self.link.note_flushed(number);
+    }
+
+    /// Notes the pages that the CPU has logged.
+    pub(super) fn note_written(&mut self) {
+        if self.logs_writes {
+            let ram = &self.vm.ram;
+            self.cpu.written(&mut |gpa| ram.note_logged(gpa));
+        }
     }
 
     /// Sends a message; the part for this vCPU takes no detour.

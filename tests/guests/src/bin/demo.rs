@@ -17,7 +17,7 @@ const PM_TIMER_HZ: u64 = 3_579_545;
 const CALIBRATION_TICKS: u32 = 35_795;
 
 /// Names of the commands and what they do.
-const COMMANDS: [(&str, &str); 10] = [
+const COMMANDS: [(&str, &str); 11] = [
     ("help", "shows this list"),
     ("cpuid", "shows the processor"),
     ("mem", "shows the memory map"),
@@ -27,6 +27,10 @@ const COMMANDS: [(&str, &str); 10] = [
     (
         "hold N",
         "fills all registers by the number N and watches them for ten seconds",
+    ),
+    (
+        "write N",
+        "writes to N pages, one after the other, for five seconds",
     ),
     ("hang", "stops with interrupts off"),
     ("reboot", "resets the machine"),
@@ -78,6 +82,7 @@ fn run(line: &str, info: &Info) {
         "echo" => println!("{rest}"),
         "spin" => spin(),
         "hold" => hold(rest),
+        "write" => write(rest),
         "hang" => {
             println!("good night");
             cpu::halt_forever();
@@ -183,6 +188,31 @@ fn hold(seed: &str) {
         Ok(rounds) => println!("all registers held for {rounds} rounds"),
         Err(lost) => println!("LOST: {lost} registers"),
     }
+}
+
+/// Writes a byte of each of some pages, a round every 10 ms.
+fn write(count: &str) {
+    const FIRST: u32 = 32 << 20;
+    const PAGE: usize = 4096;
+    const PAGES_MAX: usize = 4096;
+    let (Ok(count @ 1..=PAGES_MAX), Some(hz)) = (count.trim().parse::<usize>(), tsc_hz()) else {
+        println!(
+            "`write` wants a number of pages up to {PAGES_MAX} and a machine with an ACPI timer"
+        );
+        return;
+    };
+    let pages = cpu::scratch_memory(FIRST, count * PAGE);
+    let mut rounds = 0_u64;
+    let end = cpu::rdtsc() + 5 * hz;
+    while cpu::rdtsc() < end {
+        let next = cpu::rdtsc() + hz / 100;
+        for byte in pages.iter_mut().step_by(PAGE) {
+            *byte = byte.wrapping_add(1);
+        }
+        rounds += 1;
+        while cpu::rdtsc() < next {}
+    }
+    println!("{count} pages, {rounds} times");
 }
 
 fn spin() {
