@@ -390,11 +390,13 @@ impl Scheduler {
         }
     }
 
-    /// Tells whether nobody waits for `cpu`, and nobody's lead depends on how long the world `index` stays there.
+    /// Tells whether nobody waits for `cpu`, and nobody's lead or part of a limit depends on how long the world `index`
+    /// stays there.
     fn is_alone(&self, cpu: Cpu, index: u32) -> bool {
         let mut classes = self.cpus[cpu.index()].classes.iter();
         let group = &self.groups[self.worlds[index].group];
-        !group.co_scheduled() && classes.all(|&class| self.classes[class].queue.is_empty())
+        let is_free = self.worlds[index].pace.is_none() && !group.co_scheduled();
+        is_free && classes.all(|&class| self.classes[class].queue.is_empty())
     }
 
     fn slice(&self, index: u32) -> u64 {
