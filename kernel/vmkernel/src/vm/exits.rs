@@ -38,6 +38,8 @@ impl<B: VcpuBackend> VcpuWorld<B> {
         self.stalls = 0;
         self.count(match exit {
             Exit::Halt => Reason::Halt,
+            Exit::Pause => Reason::Pause,
+            Exit::HostEvent | Exit::TimeSlice => Reason::HostEvent,
             _ => Reason::Other,
         });
         match exit {

@@ -46,12 +46,22 @@ pub(super) enum Reason {
     Port,
     NestedFault,
     Halt,
+    Pause,
+    HostEvent,
     Other,
 }
 
 /// Names of the reasons for exits, in the order of [`Reason`].
-pub const EXIT_REASONS: [&str; Reason::Other as usize + 1] =
-    ["cpuid", "msr", "port", "nested page fault", "halt", "other"];
+pub const EXIT_REASONS: [&str; Reason::Other as usize + 1] = [
+    "cpuid",
+    "msr",
+    "port",
+    "nested page fault",
+    "halt",
+    "pause",
+    "host event",
+    "other",
+];
 
 /// What the vCPU is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
