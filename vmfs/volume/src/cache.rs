@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use zerocopy::byteorder::little_endian::U64;
 
-use crate::format::{Bytes, Header, ImageRef, seal};
+use crate::format::{Bytes, Header};
 use crate::locks::LockName;
 
 /// A unit in memory.
@@ -196,29 +196,30 @@ impl Cache {
         !self.committed.is_empty()
     }
 
-    /// Seals the images of the running transaction and returns them with their references, by rising address.
-    pub(crate) fn seal_running(&mut self) -> Vec<(ImageRef, Arc<Bytes>)> {
-        let mut images = Vec::with_capacity(self.running.len());
-        for address in &self.running {
-            let Some(cached) = self.units.get_mut(address) else {
-                continue;
-            };
-            let bytes = Arc::make_mut(&mut cached.image);
-            seal(bytes);
-            let reference = ImageRef {
-                address: U64::new(*address),
-                crc: Header::of(bytes).crc,
-                reserved: 0.into(),
-            };
-            images.push((reference, Arc::clone(&cached.image)));
-        }
-        images
+    /// Returns the units of the running transaction, by rising address. Their checksums are old.
+    pub(crate) fn running(&self) -> Vec<(u64, Arc<Bytes>)> {
+        let cached = |address: &u64| Some((*address, Arc::clone(&self.units.get(address)?.image)));
+        self.running.iter().filter_map(cached).collect()
+    }
+
+    /// Returns a unit as the journal has it, if it names the unit.
+    pub(crate) fn in_journal(&self, address: u64) -> Option<&Bytes> {
+        self.committed.get(&address).map(|image| &**image)
+    }
+
+    /// Returns how many units the journal would name if the running transaction were in it.
+    pub(crate) fn in_journal_with_running(&self) -> usize {
+        let new = self
+            .running
+            .iter()
+            .filter(|address| !self.committed.contains_key(address))
+            .count();
+        self.committed.len().saturating_add(new)
     }
 
     /// The running transaction is in the journal.
-    pub(crate) fn committed(&mut self, images: Vec<(ImageRef, Arc<Bytes>)>) {
-        for (reference, image) in images {
-            let address = reference.address.get();
+    pub(crate) fn committed(&mut self, images: Vec<(u64, Arc<Bytes>)>) {
+        for (address, image) in images {
             self.running.remove(&address);
             self.committed.insert(address, image);
         }

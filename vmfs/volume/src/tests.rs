@@ -7,4 +7,4 @@ mod fuzz;
 mod grow;
 mod hosts;
 mod send;
-mod support;
+pub(crate) mod support;

@@ -48,7 +48,8 @@ impl<D: BlockDevice, L: LockService, C: Clock> Host for (D, L, C) {
 /// How a volume behaves on this host.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Units kept in memory, 4 KiB each; those that wait to be written come on top, at most a journal full.
+    /// Units kept in memory, 4 KiB each; those that wait to be written come on top, at most as many again or as one
+    /// transaction may have.
     pub cache_units: usize,
     /// Milliseconds after which [`Volume::tick`] commits what no fsync asked for.
     pub commit_ms: u64,
@@ -184,8 +185,10 @@ impl<H: Host> Volume<H> {
         }
         let replayed = replay::replay_on(&disk, &layout, slot).await?;
         disk.flush_all().await?;
+        let mut journal = Journal::new(&layout, slot, replayed.position, replayed.sequence);
+        journal.limit_units(settings.cache_units);
         Ok(Self {
-            journal: Journal::new(&layout, slot, replayed.position, replayed.sequence),
+            journal,
             allocator: Allocator::new(&layout, slot),
             disk,
             settings,
