@@ -4,6 +4,7 @@ mod basic;
 mod crash;
 mod damage;
 mod fuzz;
+mod fuzz_journal;
 mod grow;
 mod hosts;
 mod send;
