@@ -181,8 +181,10 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
         let terms = &self.area.terms;
         let watch_nanos = terms.lease_nanos().saturating_add(terms.reclaim_nanos());
         let patience_nanos = watch_nanos.saturating_mul(3);
+        let mut races = 0;
         loop {
             let offers = self.offers(&mut watches, &journal_of).await?;
+            let mut raced = false;
             for offer in offers {
                 let number = offer.me.slot;
                 let cell = self.area.slot_cell(number);
@@ -203,6 +205,12 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
                     let slot = offer.taken;
                     return Ok((Own { slot, image }, offer.me));
                 }
+                raced = true;
+            }
+            // Another host was faster, so the next slot is worth a look at once; every race has a winner.
+            if raced && races < self.area.slots {
+                races = races.saturating_add(1);
+                continue;
             }
             let now = self.clock.now();
             if now.saturating_since(begun) > patience_nanos {

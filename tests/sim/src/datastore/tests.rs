@@ -161,12 +161,12 @@ fn a_medium_that_hits_one_copy_loses_nothing_and_one_that_hits_both_is_noticed()
     assert!(swept.failed.is_some());
 }
 
-/// The goal is six times the rate of one host; this holds what stands (four times, when it was written).
+/// Six times is the goal; 6.5 stood when this was written.
 #[test]
-fn eight_hosts_in_different_directories_are_at_least_three_times_as_fast_as_one() {
+fn eight_hosts_in_different_directories_are_six_times_as_fast_as_one() {
     let (one, eight) = (rate_of(1), rate_of(8));
-    println!("operations in 10 s: one host {one}, eight hosts {eight}");
-    assert!(eight >= 3 * one, "one host {one}, eight hosts {eight}");
+    println!("operations in 15 s: one host {one}, eight hosts {eight}");
+    assert!(eight >= 6 * one, "one host {one}, eight hosts {eight}");
 }
 
 #[test]
