@@ -230,8 +230,9 @@ impl<'a> Bench<'a> {
                 bench::judge(self.workspace, *suite, &test.model, &figures)
             }
             Action::Sim(seeds) => {
-                sim::datastore_keeps_its_promises(Subject::Locks, seeds.locks)?;
-                sim::datastore_keeps_its_promises(Subject::Volume, seeds.volume)
+                sim::datastore_keeps_its_promises((Subject::Locks, false), seeds.locks)?;
+                sim::datastore_keeps_its_promises((Subject::Volume, false), seeds.volume)?;
+                sim::datastore_keeps_its_promises((Subject::Volume, true), seeds.hard)
             }
         }
     }

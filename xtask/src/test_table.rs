@@ -91,6 +91,9 @@ pub(crate) struct Seeds {
     /// With hosts that use a volume.
     #[serde(default)]
     pub(crate) volume: u64,
+    /// With hosts that use a volume on a medium that fails.
+    #[serde(default)]
+    pub(crate) hard: u64,
 }
 
 /// How Basalt is booted, and what is said then.
