@@ -3,11 +3,11 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::{self, RefCell};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
+use spin::Mutex;
 
 use crate::area::{Area, Backend};
 use crate::error::LockError;
@@ -107,12 +107,12 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
             step,
             me,
             tokens,
-            own: RefCell::new(own),
-            own_busy: cell::Cell::new(false),
-            inherits: cell::Cell::new(inherits),
-            table: RefCell::new(BTreeMap::new()),
-            watch: RefCell::new(Watch::default()),
-            wanted: cell::Cell::new(0),
+            own: Mutex::new(own),
+            own_busy: AtomicBool::new(false),
+            inherits: AtomicBool::new(inherits),
+            table: Mutex::new(BTreeMap::new()),
+            watch: Mutex::new(Watch::default()),
+            wanted: AtomicU64::new(0),
             claimed: Arc::new(AtomicU64::new(0)),
         };
         if inherits && area.backend != Backend::Local {
@@ -130,11 +130,11 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     /// Returns [`LockError::Lost`] if another host has taken the slot over, and errors of the device; the other hosts
     /// then find this one dead after a while. So they do after [`LockError::Unrecovered`].
     pub async fn leave(self) -> Result<(), LockError> {
-        if self.inherits.get() {
+        if self.inherits.load(Ordering::Acquire) {
             return Err(LockError::Unrecovered);
         }
         self.quiesce().await;
-        let mut image = self.own.borrow().image.clone();
+        let mut image = self.own.lock().image.clone();
         let cell = self.area.slot_cell(self.me.slot);
         for _ in 0..ROUNDS {
             let free = self.own_slot(&image)?.freed(self.tokens.next())?;

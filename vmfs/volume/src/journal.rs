@@ -117,7 +117,7 @@ pub(crate) fn header_buffer(header: &JournalHeader) -> Buffer {
 }
 
 /// Lays a transaction out as it is written.
-fn transaction(journal: &Journal, images: &[(ImageRef, alloc::rc::Rc<Bytes>)]) -> Buffer {
+fn transaction(journal: &Journal, images: &[(ImageRef, alloc::sync::Arc<Bytes>)]) -> Buffer {
     let references: Vec<ImageRef> = images.iter().map(|(image, _)| image.clone()).collect();
     let head = TransactionUnit::build(journal.tag, journal.slot, journal.sequence, &references);
     let units = images.len().saturating_add(1);
@@ -197,7 +197,7 @@ impl<H: Host> Volume<H> {
     }
 
     /// Writes both copies of units that follow each other.
-    async fn write_run(&self, run: &[(u64, alloc::rc::Rc<Bytes>)]) -> Result<(), Error> {
+    async fn write_run(&self, run: &[(u64, alloc::sync::Arc<Bytes>)]) -> Result<(), Error> {
         let Some((address, _)) = run.first() else {
             return Ok(());
         };

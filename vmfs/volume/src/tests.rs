@@ -6,4 +6,5 @@ mod damage;
 mod fuzz;
 mod grow;
 mod hosts;
+mod send;
 mod support;

@@ -1,7 +1,7 @@
 //! Where a check reads from: superblocks, journals, and both copies of units.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 
 use api::block::{BlockDevice, BlockError};
 
@@ -130,7 +130,7 @@ impl<D: BlockDevice> Checker<'_, D> {
             None => self.version_in_place(address).await?,
         };
         if version(&image) >= newest {
-            self.images.insert(address, Rc::from(image));
+            self.images.insert(address, Arc::from(image));
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         &mut self,
         address: u64,
         magic: Option<[u8; 4]>,
-    ) -> Result<Option<Rc<Bytes>>, Error> {
+    ) -> Result<Option<Arc<Bytes>>, Error> {
         let unit = self.newest_copy(address, magic).await?;
         if let Some(bytes) = &unit {
             self.newest = self.newest.max(Header::of(bytes).version.get());
@@ -224,10 +224,10 @@ impl<D: BlockDevice> Checker<'_, D> {
         &mut self,
         address: u64,
         magic: Option<[u8; 4]>,
-    ) -> Result<Option<Rc<Bytes>>, Error> {
+    ) -> Result<Option<Arc<Bytes>>, Error> {
         if let Some(image) = self.images.get(&address) {
             let fits = magic.is_none_or(|magic| Header::of(image).magic == magic);
-            return Ok(fits.then(|| Rc::clone(image)));
+            return Ok(fits.then(|| Arc::clone(image)));
         }
         let Some(mirror) = self.layout.mirror(address) else {
             return Ok(None);
@@ -238,7 +238,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         let b = self.read_raw(mirror).await?.filter(|bytes| good(bytes));
         let (newest, finding) = match (a, b) {
             (None, None) => return Ok(None),
-            (Some(a), Some(b)) if a == b => return Ok(Some(Rc::from(a))),
+            (Some(a), Some(b)) if a == b => return Ok(Some(Arc::from(a))),
             (Some(a), Some(b)) => {
                 let version = |bytes: &Bytes| Header::of(bytes).version.get();
                 let newest = if version(&b) > version(&a) { b } else { a };
@@ -253,7 +253,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         if self.action == Action::Repair {
             mkfs::write_unit(self.disk, self.layout, &newest, address).await?;
         }
-        Ok(Some(Rc::from(newest)))
+        Ok(Some(Arc::from(newest)))
     }
 
     /// Reads what stands at the address of a unit, `None` if the device cannot.

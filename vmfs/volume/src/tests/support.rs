@@ -1,9 +1,9 @@
 //! What the tests stand on: an executor, a clock that jumps, a random number generator, and a volume that is mounted.
 
-use alloc::rc::Rc;
-use core::cell::Cell;
+use alloc::sync::Arc;
 use core::future::Future;
 use core::pin::pin;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, Waker};
 
 use api::block::Buffer;
@@ -31,15 +31,15 @@ pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
 
 /// A clock that jumps to wherever somebody sleeps to.
 #[derive(Clone, Debug, Default)]
-pub(super) struct TestClock(Rc<Cell<u64>>);
+pub(super) struct TestClock(Arc<AtomicU64>);
 
 impl Clock for TestClock {
     fn now(&self) -> HostInstant {
-        HostInstant::from_nanos(self.0.get())
+        HostInstant::from_nanos(self.0.load(Ordering::Relaxed))
     }
 
     async fn sleep_until(&self, deadline: HostInstant) {
-        self.0.set(self.0.get().max(deadline.as_nanos()));
+        self.0.fetch_max(deadline.as_nanos(), Ordering::Relaxed);
     }
 }
 
