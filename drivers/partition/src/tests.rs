@@ -225,7 +225,7 @@ fn whatever_stands_on_a_disk_is_read_without_harm() {
                 };
                 block[at] = next(&mut state) as u8;
             }
-            if next(&mut state) % 2 == 0 && block.starts_with(b"EFI PART") {
+            if next(&mut state).is_multiple_of(2) && block.starts_with(b"EFI PART") {
                 // A header whose own checksum is right, whatever else it says.
                 block[16..20].fill(0);
                 let sum = crc32(&block[..92]);
