@@ -49,6 +49,8 @@ pub(crate) enum Bus {
     /// An NVMe controller.
     #[default]
     Nvme,
+    /// A port of an AHCI controller.
+    Ahci,
 }
 
 /// A disk of a machine.
@@ -174,12 +176,13 @@ pub(crate) fn copy_sparse(from: &Path, to: &File) -> Result<()> {
     let len = source.metadata()?.len();
     to.set_len(0)?;
     to.set_len(len)?;
-    let mut piece = vec![0; PIECE];
+    let zeros = vec![0; PIECE];
+    let mut piece = zeros.clone();
     let mut at = 0;
     while at < len {
         let count = usize::try_from(len - at).unwrap_or(PIECE).min(PIECE);
         source.read_exact_at(&mut piece[..count], at)?;
-        if piece[..count].iter().any(|byte| *byte != 0) {
+        if piece[..count] != zeros[..count] {
             to.write_all_at(&piece[..count], at)?;
         }
         at += count as u64;

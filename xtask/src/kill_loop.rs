@@ -20,7 +20,7 @@ use crate::script;
 use crate::workspace::Workspace;
 
 /// Bytes of the datastore.
-const IMAGE_BYTES: u64 = 512 << 20;
+const IMAGE_BYTES: u64 = 128 << 20;
 /// Bytes of a record.
 const RECORD_BYTES: usize = 512;
 /// Milliseconds from the command to the plug, at most.

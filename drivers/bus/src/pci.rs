@@ -217,6 +217,12 @@ impl Function {
         space.write(self.address, header::COMMAND, command | wanted);
     }
 
+    /// Keeps the function from memory: it accesses none by itself any more.
+    pub fn disable(&self, space: &impl ConfigSpace) {
+        let command = space.read(self.address, header::COMMAND) & 0xffff;
+        space.write(self.address, header::COMMAND, command & !COMMAND_BUS_MASTER);
+    }
+
     /// Returns the offset of the first capability with number `id`.
     pub fn capability(&self, space: &impl ConfigSpace, id: u8) -> Option<u8> {
         if space.read(self.address, header::COMMAND) & STATUS_CAPABILITIES == 0 {

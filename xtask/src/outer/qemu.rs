@@ -93,6 +93,11 @@ fn insert_disk(disk: &Disk, number: u32, command: &mut Command) {
     );
     let device = match disk.bus {
         Bus::Nvme => format!("nvme,drive=disk{number},serial={DISK_SERIAL}-{number}"),
+        Bus::Ahci => {
+            let controller = format!("ahci,id=ahci{number}");
+            command.args(["-device", &controller]);
+            format!("ide-hd,bus=ahci{number}.0,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
     };
     command.args(["-drive", &drive, "-device", &device]);
 }

@@ -9,7 +9,9 @@ use core::fmt::Write;
 
 pub(super) fn device_list(devices: &[DeviceInfo]) -> String {
     if devices.is_empty() {
-        return String::from("no storage device was found; NVMe controllers are supported\n");
+        return String::from(
+            "no storage device was found; controllers for NVMe and AHCI are supported\n",
+        );
     }
     let mut table = Table::new(&[
         ("DEVICE", Align::Left),

@@ -1,6 +1,8 @@
 //! A disk of the host, whichever driver has it.
 
-use super::NvmeDisk;
+use super::ahci::AhciQueue;
+use super::nvme::NvmeQueue;
+use super::queued::QueuedDisk;
 use alloc::sync::Arc;
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
 
@@ -8,7 +10,9 @@ use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durabili
 #[derive(Clone, Debug)]
 pub enum Disk {
     /// The first namespace of an NVMe controller.
-    Nvme(Arc<NvmeDisk>),
+    Nvme(Arc<QueuedDisk<NvmeQueue>>),
+    /// A disk on a port of an AHCI controller.
+    Ahci(Arc<QueuedDisk<AhciQueue>>),
 }
 
 /// Does the same with every kind of disk.
@@ -16,6 +20,7 @@ macro_rules! each {
     ($self:ident, $disk:ident => $body:expr) => {
         match $self {
             Disk::Nvme($disk) => $body,
+            Disk::Ahci($disk) => $body,
         }
     };
 }

@@ -2,12 +2,14 @@
 //!
 //! Devices and partitions are there as block devices by name. What is stored on them is `datastore`'s.
 
+mod ahci;
 mod disk;
+mod messages;
 mod nvme;
 mod pci;
+mod queued;
 
 pub use disk::Disk;
-pub use nvme::NvmeDisk;
 pub use pci::ConfigPorts;
 
 use crate::exec::{self, Class};
@@ -24,6 +26,8 @@ use partition::{Partition, Scheme, Slice, Table};
 
 /// Class code of NVM Express controllers.
 const NVME: [u8; 3] = [0x01, 0x08, 0x02];
+/// Class code of AHCI controllers.
+const AHCI: [u8; 3] = [0x01, 0x06, 0x01];
 /// Bytes at both ends of a device that are looked at before it is overwritten.
 const EDGE_BYTES: u64 = 1 << 20;
 /// Bytes that are read at a time.
@@ -57,21 +61,30 @@ static DEVICES: SpinLock<Vec<Device>> = SpinLock::new(ranks::STORAGE, Vec::new()
 
 /// Looks for devices and brings them up; completes when each has come up or failed.
 pub async fn bring_up_all() {
-    let found = enumerate(&ConfigPorts);
-    let controllers = found.into_iter().filter(|f| f.class == NVME);
-    let tasks: Vec<_> = (0_u32..)
-        .zip(controllers)
-        .map(|(number, function)| exec::spawn(0, Class::Service, bring_up(function, number)))
-        .collect();
+    let mut tasks = Vec::new();
+    let (mut nvme, mut ahci) = (0, 0);
+    for function in enumerate(&ConfigPorts) {
+        tasks.push(match function.class {
+            NVME => exec::spawn(0, Class::Service, bring_up_nvme(function, next(&mut nvme))),
+            AHCI => exec::spawn(0, Class::Service, bring_up_ahci(function, next(&mut ahci))),
+            _ => continue,
+        });
+    }
     for task in tasks {
         task.await;
     }
 }
 
-async fn bring_up(function: Function, number: u32) {
+/// Counts a controller.
+fn next(count: &mut u32) -> u32 {
+    *count += 1;
+    *count - 1
+}
+
+async fn bring_up_nvme(function: Function, number: u32) {
     let name = format!("nvme{number}");
-    let disk = match nvme::start(function, &name).await {
-        Ok(disk) => Arc::new(disk),
+    let started = match nvme::start(function, &name).await {
+        Ok(started) => started,
         Err(reason) => {
             crate::error!("{name} at {}: {reason}", function.address);
             return;
@@ -79,11 +92,32 @@ async fn bring_up(function: Function, number: u32) {
     };
     let about = About {
         address: function.address.to_string(),
-        model: disk.identity().model.clone(),
-        serial: disk.identity().serial.clone(),
-        interrupts: disk.interrupts(),
+        model: started.identity.model,
+        serial: started.identity.serial,
+        interrupts: started.interrupts,
     };
-    add(name, Disk::Nvme(disk), about).await;
+    crate::info!("{name} has {} queues", started.disk.queues());
+    add(name, Disk::Nvme(Arc::new(started.disk)), about).await;
+}
+
+async fn bring_up_ahci(function: Function, number: u32) {
+    let name = format!("ahci{number}");
+    let (disks, interrupts) = match ahci::start(function, &name).await {
+        Ok(started) => started,
+        Err(reason) => {
+            crate::error!("{name} at {}: {reason}", function.address);
+            return;
+        }
+    };
+    for started in disks {
+        let about = About {
+            address: function.address.to_string(),
+            model: started.identity.model,
+            serial: started.identity.serial,
+            interrupts,
+        };
+        add(started.name, Disk::Ahci(Arc::new(started.disk)), about).await;
+    }
 }
 
 /// Adds a disk that came up, and its partitions.
