@@ -251,7 +251,9 @@ impl Registers for Fake {
             0x28 => state.submissions[0] = u64::from(value),
             0x30 => state.completions[0] = u64::from(value),
             // Doorbells of submissions; those of completions lie between.
-            0x1000.. if offset % 8 == 0 => state.run((offset as usize - 0x1000) / 8, value),
+            0x1000.. if offset.is_multiple_of(8) => {
+                state.run((offset as usize - 0x1000) / 8, value)
+            }
             _ => {}
         }
     }

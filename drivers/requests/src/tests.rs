@@ -250,7 +250,7 @@ fn random_devices_never_confuse_requests() {
         for now in 0..300 {
             match next() % 12 {
                 0..4 => {
-                    let operation = if next() % 2 == 0 {
+                    let operation = if next().is_multiple_of(2) {
                         WRITE
                     } else {
                         Operation::Read
@@ -276,12 +276,12 @@ fn random_devices_never_confuse_requests() {
                     let slot = held.swap_remove(next() as usize % held.len());
                     requests.abandon(slot);
                 }
-                10 if next() % 4 == 0 => {
+                10 if next().is_multiple_of(4) => {
                     if requests.stop().is_some() {
                         requests.restart(at(now), fake.clone());
                     }
                 }
-                11 if next() % 64 == 0 => drop(requests.give_up()),
+                11 if next().is_multiple_of(64) => drop(requests.give_up()),
                 _ => drop(requests.watch(at(now), Waker::noop())),
             }
         }
