@@ -51,6 +51,8 @@ pub(crate) enum Bus {
     Nvme,
     /// A port of an AHCI controller.
     Ahci,
+    /// The first device of the second IDE channel.
+    Ide,
 }
 
 /// A disk of a machine.

@@ -157,7 +157,7 @@ pub(crate) struct Outer<'a> {
     pub(crate) cpus: u32,
     /// Whether time is counted in instructions: one per nanosecond in QEMU; in Bochs it always is.
     pub(crate) icount: bool,
-    /// Its disks besides the medium, in QEMU.
+    /// Its disks besides the medium.
     pub(crate) disks: Vec<Disk>,
 }
 

@@ -1,7 +1,7 @@
 //! Host drivers for ATA disks (ATA/ATAPI Command Set 3, ACS-3), as state machines over ports: behind AHCI controllers
-//! (Serial ATA AHCI 1.3.1).
+//! (Serial ATA AHCI 1.3.1), and behind IDE controllers with bus-master DMA, such as the PIIX3's.
 //!
-//! Left out: ATAPI devices, port multipliers, native command queueing, power management.
+//! Left out: ATAPI devices, port multipliers, native command queueing, power management, the second disk of an IDE channel.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(clippy::expect_used)]
@@ -12,6 +12,7 @@ extern crate std;
 
 pub mod ahci;
 mod command;
+pub mod ide;
 mod identity;
 
 pub use identity::Identity;

@@ -55,6 +55,8 @@ mod header {
     pub(super) const CAPABILITIES: u8 = 0x34;
 }
 
+/// Command register: port accesses are answered.
+const COMMAND_PORTS: u32 = 1;
 /// Command register: memory accesses are answered.
 const COMMAND_MEMORY: u32 = 1 << 1;
 /// Command register: the function may access memory by itself.
@@ -214,6 +216,13 @@ impl Function {
     pub fn enable(&self, space: &impl ConfigSpace) {
         let command = space.read(self.address, header::COMMAND) & 0xffff;
         let wanted = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_NO_PIN;
+        space.write(self.address, header::COMMAND, command | wanted);
+    }
+
+    /// Lets the function answer at its ports and access memory by itself.
+    pub fn enable_ports(&self, space: &impl ConfigSpace) {
+        let command = space.read(self.address, header::COMMAND) & 0xffff;
+        let wanted = COMMAND_PORTS | COMMAND_BUS_MASTER;
         space.write(self.address, header::COMMAND, command | wanted);
     }
 

@@ -8,6 +8,18 @@ pub trait BytePorts {
     fn write(&self, offset: u16, value: u8);
 }
 
+/// I/O ports of any width, by their numbers.
+pub trait Ports {
+    /// Reads a byte.
+    fn read8(&self, port: u16) -> u8;
+    /// Writes a byte.
+    fn write8(&self, port: u16, value: u8);
+    /// Reads a word.
+    fn read16(&self, port: u16) -> u16;
+    /// Writes a double word.
+    fn write32(&self, port: u16, value: u32);
+}
+
 /// A window of 16-bit cells, such as a text screen's memory. Cells outside it read 0 and swallow writes.
 pub trait Cells {
     /// Reads cell `index`.

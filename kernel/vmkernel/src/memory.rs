@@ -86,6 +86,8 @@ pub mod ranks {
     pub const DATASTORE: Rank = Rank(53);
     /// A storage device's requests.
     pub const DISK: Rank = Rank(54);
+    /// The host's I/O APICs.
+    pub const IO_APICS: Rank = Rank(55);
     /// PCI configuration space.
     pub const PCI: Rank = Rank(56);
     /// A waker's slot.
@@ -155,6 +157,14 @@ pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
     nodes
         .into_iter()
         .map(|(node, total, free)| (u32::from(node.0), total, free))
+}
+
+/// Tells whether there is RAM beyond the first 4 GiB, which on every PC begins there.
+#[must_use]
+pub fn has_high_ram() -> bool {
+    let first = Hfn::new((1 << 32) / PAGE_SIZE);
+    let node = FRAMES.get().zip(first).map(|(f, at)| f.lock().node_of(at));
+    node.flatten().is_some()
 }
 
 /// Takes a frame of 4 KiB.

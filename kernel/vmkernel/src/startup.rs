@@ -5,7 +5,8 @@ use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
 use crate::vm::{definitions, inventory};
 use crate::{
-    console, cpus, datastore, exec, fault, log, mitigations, run_guest, shell, storage, timer,
+    console, cpus, datastore, exec, fault, interrupts, log, mitigations, run_guest, shell, storage,
+    timer,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -252,6 +253,7 @@ fn start_interrupts(platform: &Platform, start: u64) {
             signal,
         );
     }
+    interrupts::set_io_apics(io_apics);
 }
 
 /// Returns the vector of the console's input interrupt.

@@ -98,6 +98,9 @@ fn insert_disk(disk: &Disk, number: u32, command: &mut Command) {
             command.args(["-device", &controller]);
             format!("ide-hd,bus=ahci{number}.0,drive=disk{number},serial={DISK_SERIAL}-{number}")
         }
+        Bus::Ide => {
+            format!("ide-hd,bus=ide.1,unit=0,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
     };
     command.args(["-drive", &drive, "-device", &device]);
 }

@@ -1,6 +1,7 @@
 //! A disk of the host, whichever driver has it.
 
 use super::ahci::AhciQueue;
+use super::ide::IdeQueue;
 use super::nvme::NvmeQueue;
 use super::queued::QueuedDisk;
 use alloc::sync::Arc;
@@ -13,6 +14,8 @@ pub enum Disk {
     Nvme(Arc<QueuedDisk<NvmeQueue>>),
     /// A disk on a port of an AHCI controller.
     Ahci(Arc<QueuedDisk<AhciQueue>>),
+    /// The first disk of an IDE channel.
+    Ide(Arc<QueuedDisk<IdeQueue>>),
 }
 
 /// Does the same with every kind of disk.
@@ -21,6 +24,7 @@ macro_rules! each {
         match $self {
             Disk::Nvme($disk) => $body,
             Disk::Ahci($disk) => $body,
+            Disk::Ide($disk) => $body,
         }
     };
 }

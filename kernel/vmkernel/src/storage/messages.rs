@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "lends frames and the tables of messages")]
 
 use crate::cpus;
-use crate::interrupts::MessageVector;
+use crate::interrupts::DeviceVector;
 use crate::memory;
 use crate::storage::ConfigPorts;
 use alloc::string::{String, ToString};
@@ -21,9 +21,9 @@ pub(super) fn shared(bytes: usize) -> Result<SharedFrames, String> {
 }
 
 /// Takes a vector on each of the first `count` CPUs, or on fewer when vectors run out, but one.
-pub(super) fn vectors(count: u32) -> Result<Vec<(MessageVector, Message)>, String> {
+pub(super) fn vectors(count: u32) -> Result<Vec<(DeviceVector, Message)>, String> {
     let take = |cpu| {
-        let vector = MessageVector::take(cpu)?;
+        let vector = DeviceVector::take(cpu)?;
         Some((vector, vector.message()?))
     };
     let vectors: Vec<_> = (0..count).map_while(take).collect();
@@ -37,7 +37,7 @@ pub(super) fn vectors(count: u32) -> Result<Vec<(MessageVector, Message)>, Strin
 pub(super) fn connect(
     interrupts: MessageInterrupts,
     function: &Function,
-    vectors: &[(MessageVector, Message)],
+    vectors: &[(DeviceVector, Message)],
 ) {
     if let MessageInterrupts::MsiX(_, place) = interrupts {
         let len = 16 * vectors.len() as u64;

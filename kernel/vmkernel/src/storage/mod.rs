@@ -4,6 +4,7 @@
 
 mod ahci;
 mod disk;
+mod ide;
 mod messages;
 mod nvme;
 mod pci;
@@ -28,6 +29,8 @@ use partition::{Partition, Scheme, Slice, Table};
 const NVME: [u8; 3] = [0x01, 0x08, 0x02];
 /// Class code of AHCI controllers.
 const AHCI: [u8; 3] = [0x01, 0x06, 0x01];
+/// Class and subclass of IDE controllers; the interface says how they can be programmed.
+const IDE: [u8; 2] = [0x01, 0x01];
 /// Bytes at both ends of a device that are looked at before it is overwritten.
 const EDGE_BYTES: u64 = 1 << 20;
 /// Bytes that are read at a time.
@@ -67,6 +70,9 @@ pub async fn bring_up_all() {
         tasks.push(match function.class {
             NVME => exec::spawn(0, Class::Service, bring_up_nvme(function, next(&mut nvme))),
             AHCI => exec::spawn(0, Class::Service, bring_up_ahci(function, next(&mut ahci))),
+            [class, subclass, _] if [class, subclass] == IDE => {
+                exec::spawn(0, Class::Service, bring_up_ide(function))
+            }
             _ => continue,
         });
     }
@@ -117,6 +123,26 @@ async fn bring_up_ahci(function: Function, number: u32) {
             interrupts,
         };
         add(started.name, Disk::Ahci(Arc::new(started.disk)), about).await;
+    }
+}
+
+/// Controllers beyond the first have ports and interrupts of their own, and are not used.
+async fn bring_up_ide(function: Function) {
+    for channel in ide::CHANNELS {
+        let name = format!("ide{}", channel.number);
+        match ide::start(function, &channel, &name).await {
+            Ok(None) => {}
+            Ok(Some((disk, identity))) => {
+                let about = About {
+                    address: function.address.to_string(),
+                    model: identity.model,
+                    serial: identity.serial,
+                    interrupts: channel.interrupt,
+                };
+                add(name, Disk::Ide(Arc::new(disk)), about).await;
+            }
+            Err(reason) => crate::error!("{name} at {}: {reason}", function.address),
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! What a device is told is its driver's (`drivers/`), what becomes of a request is the crate `requests`'.
 
 use crate::exec::{self, Class};
-use crate::interrupts::MessageVector;
+use crate::interrupts::DeviceVector;
 use crate::memory::ranks;
 use crate::timer::{self, HostClock};
 use alloc::string::String;
@@ -73,9 +73,9 @@ impl<Q: Queue + Send + core::fmt::Debug + 'static> QueuedDisk<Q> {
         name: &str,
         traits: Traits,
         device: D,
-        queues: Vec<(Q, MessageVector)>,
+        queues: Vec<(Q, DeviceVector)>,
     ) -> Self {
-        let (queues, vectors): (Vec<Q>, Vec<MessageVector>) = queues.into_iter().unzip();
+        let (queues, vectors): (Vec<Q>, Vec<DeviceVector>) = queues.into_iter().unzip();
         let locked = |queue| SpinLock::new(ranks::DISK, Requests::new(queue, PATIENCE_NANOS));
         let shared = Arc::new(Shared {
             name: String::from(name),
@@ -238,7 +238,7 @@ impl<Q: Queue> Drop for InFlight<'_, Q> {
 }
 
 /// Takes a queue's completions for ever.
-async fn serve<Q: Queue>(shared: Arc<Shared<Q>>, index: usize, vector: MessageVector) {
+async fn serve<Q: Queue>(shared: Arc<Shared<Q>>, index: usize, vector: DeviceVector) {
     loop {
         let look = || {
             let woken = shared.queues[index].lock().take_completions();
