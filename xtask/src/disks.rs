@@ -53,6 +53,8 @@ pub(crate) enum Bus {
     Ahci,
     /// The first device of the second IDE channel.
     Ide,
+    /// A virtio block device with as many queues as there are CPUs.
+    Virtio,
 }
 
 /// A disk of a machine.

@@ -7,8 +7,10 @@
 mod msi;
 #[cfg(test)]
 mod tests;
+mod virtio;
 
 pub use msi::{Message, MessageInterrupts, TablePlace};
+pub use virtio::{VirtioKind, VirtioWindow};
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -234,20 +236,26 @@ impl Function {
 
     /// Returns the offset of the first capability with number `id`.
     pub fn capability(&self, space: &impl ConfigSpace, id: u8) -> Option<u8> {
+        self.capabilities(space, id).first().copied()
+    }
+
+    /// Returns the offsets of all capabilities with number `id`.
+    pub fn capabilities(&self, space: &impl ConfigSpace, id: u8) -> Vec<u8> {
+        let mut found = Vec::new();
         if space.read(self.address, header::COMMAND) & STATUS_CAPABILITIES == 0 {
-            return None;
+            return found;
         }
         let mut at = space.read(self.address, header::CAPABILITIES) as u8 & !3;
         for _ in 0..CAPABILITIES_MAX {
             if at < 0x40 {
-                return None;
+                break;
             }
             let word = space.read(self.address, at);
             if word as u8 == id {
-                return Some(at);
+                found.push(at);
             }
             at = (word >> 8) as u8 & !3;
         }
-        None
+        found
     }
 }

@@ -37,6 +37,18 @@ pub trait Registers {
     fn write32(&self, offset: u32, value: u32);
 }
 
+/// Registers of which some are narrower: such are reached by their own width only.
+pub trait NarrowRegisters: Registers {
+    /// Reads the byte at `offset`.
+    fn read8(&self, offset: u32) -> u8;
+    /// Writes the byte at `offset`.
+    fn write8(&self, offset: u32, value: u8);
+    /// Reads the word at `offset`, a multiple of 2.
+    fn read16(&self, offset: u32) -> u16;
+    /// Writes the word at `offset`.
+    fn write16(&self, offset: u32, value: u16);
+}
+
 /// Memory that the CPU and a device both read and write: rings, lists, tables. Offsets are multiples of 4; what lies
 /// beyond the end reads as zeros and swallows writes.
 pub trait SharedMemory {

@@ -101,6 +101,9 @@ fn insert_disk(disk: &Disk, number: u32, command: &mut Command) {
         Bus::Ide => {
             format!("ide-hd,bus=ide.1,unit=0,drive=disk{number},serial={DISK_SERIAL}-{number}")
         }
+        Bus::Virtio => {
+            format!("virtio-blk-pci,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
     };
     command.args(["-drive", &drive, "-device", &device]);
 }

@@ -10,7 +10,7 @@ use core::fmt::Write;
 pub(super) fn device_list(devices: &[DeviceInfo]) -> String {
     if devices.is_empty() {
         return String::from(
-            "no storage device was found; controllers for NVMe, AHCI and IDE are supported\n",
+            "no storage device was found; NVMe, AHCI, IDE and virtio are supported\n",
         );
     }
     let mut table = Table::new(&[

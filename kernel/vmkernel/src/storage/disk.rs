@@ -4,6 +4,7 @@ use super::ahci::AhciQueue;
 use super::ide::IdeQueue;
 use super::nvme::NvmeQueue;
 use super::queued::QueuedDisk;
+use super::virtio::VirtioQueue;
 use alloc::sync::Arc;
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
 
@@ -16,6 +17,8 @@ pub enum Disk {
     Ahci(Arc<QueuedDisk<AhciQueue>>),
     /// The first disk of an IDE channel.
     Ide(Arc<QueuedDisk<IdeQueue>>),
+    /// A virtio block device.
+    Virtio(Arc<QueuedDisk<VirtioQueue>>),
 }
 
 /// Does the same with every kind of disk.
@@ -25,6 +28,7 @@ macro_rules! each {
             Disk::Nvme($disk) => $body,
             Disk::Ahci($disk) => $body,
             Disk::Ide($disk) => $body,
+            Disk::Virtio($disk) => $body,
         }
     };
 }

@@ -9,6 +9,7 @@ mod messages;
 mod nvme;
 mod pci;
 mod queued;
+mod virtio;
 
 pub use disk::Disk;
 pub use pci::ConfigPorts;
@@ -31,6 +32,10 @@ const NVME: [u8; 3] = [0x01, 0x08, 0x02];
 const AHCI: [u8; 3] = [0x01, 0x06, 0x01];
 /// Class and subclass of IDE controllers; the interface says how they can be programmed.
 const IDE: [u8; 2] = [0x01, 0x01];
+/// Maker and numbers of virtio block devices, the first being that of devices that also speak the older language (VIRTIO
+/// 1.2, 4.1.2).
+const VIRTIO: u16 = 0x1af4;
+const VIRTIO_BLOCK: [u16; 2] = [0x1001, 0x1042];
 /// Bytes at both ends of a device that are looked at before it is overwritten.
 const EDGE_BYTES: u64 = 1 << 20;
 /// Bytes that are read at a time.
@@ -65,9 +70,14 @@ static DEVICES: SpinLock<Vec<Device>> = SpinLock::new(ranks::STORAGE, Vec::new()
 /// Looks for devices and brings them up; completes when each has come up or failed.
 pub async fn bring_up_all() {
     let mut tasks = Vec::new();
-    let (mut nvme, mut ahci) = (0, 0);
+    let (mut nvme, mut ahci, mut virtio) = (0, 0, 0);
     for function in enumerate(&ConfigPorts) {
+        let is_virtio = function.vendor == VIRTIO && VIRTIO_BLOCK.contains(&function.device);
         tasks.push(match function.class {
+            _ if is_virtio => {
+                let number = next(&mut virtio);
+                exec::spawn(0, Class::Service, bring_up_virtio(function, number))
+            }
             NVME => exec::spawn(0, Class::Service, bring_up_nvme(function, next(&mut nvme))),
             AHCI => exec::spawn(0, Class::Service, bring_up_ahci(function, next(&mut ahci))),
             [class, subclass, _] if [class, subclass] == IDE => {
@@ -124,6 +134,25 @@ async fn bring_up_ahci(function: Function, number: u32) {
         };
         add(started.name, Disk::Ahci(Arc::new(started.disk)), about).await;
     }
+}
+
+async fn bring_up_virtio(function: Function, number: u32) {
+    let name = format!("virtio{number}");
+    let (disk, identity) = match virtio::start(function, &name).await {
+        Ok(started) => started,
+        Err(reason) => {
+            crate::error!("{name} at {}: {reason}", function.address);
+            return;
+        }
+    };
+    let about = About {
+        address: function.address.to_string(),
+        model: String::from("virtio block device"),
+        serial: identity.serial,
+        interrupts: "MSI-X",
+    };
+    crate::info!("{name} has {} queues", disk.queues());
+    add(name, Disk::Virtio(Arc::new(disk)), about).await;
 }
 
 /// Controllers beyond the first have ports and interrupts of their own, and are not used.
