@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
+use crate::disks::{Bus, Content};
+use crate::kill_loop::KillLoop;
 use crate::outer::{CPUS_MAX, Model};
 use crate::workspace::Workspace;
 
@@ -53,6 +55,7 @@ struct Entry {
     guest: Option<Guest>,
     bench: Option<String>,
     sim: Option<Seeds>,
+    kill: Option<KillLoop>,
 }
 
 /// A test on one model.
@@ -79,6 +82,8 @@ pub(crate) enum Action {
     Bench(Suite),
     /// Runs seeds of the datastore's simulator.
     Sim(Seeds),
+    /// Kills the machine while it writes.
+    Kill(KillLoop),
 }
 
 /// How many seeds of the datastore's simulator are run.
@@ -112,9 +117,18 @@ pub(crate) struct Boot {
     /// Basalt's command line, where QEMU gives it.
     #[serde(default)]
     pub(crate) append: String,
-    /// Whether there is an NVMe disk whose blocks say what they are.
+    /// What a disk holds, if there is one.
     #[serde(default)]
-    pub(crate) disk: bool,
+    pub(crate) disk: Option<Content>,
+    /// How it is connected.
+    #[serde(default)]
+    pub(crate) bus: Bus,
+    /// What is said in a second boot from the same disk, if there is one.
+    #[serde(default)]
+    pub(crate) again: Option<String>,
+    /// Whether the disk must be a datastore without damage at the end.
+    #[serde(default)]
+    pub(crate) fsck: bool,
     /// VMs that are made of the guest `rogue`.
     #[serde(default)]
     pub(crate) rogues: Vec<String>,
@@ -210,15 +224,22 @@ impl Entry {
     /// Adds the entry's tests.
     fn expand(self, groups: &Groups, tests: &mut Vec<Test>) -> Result<()> {
         let (on, long_on) = (models(self.on, groups)?, models(self.long_on, groups)?);
-        let action = match (self.boot, self.guest, self.bench, self.sim) {
-            (Some(boot), None, None, None) => Action::Boot(boot),
-            (None, Some(guest), None, None) => Action::Guest(guest),
-            (None, None, Some(suite), None) => Action::Bench(suite_of(&suite)?),
-            (None, None, None, Some(seeds)) => Action::Sim(seeds),
-            _ => bail!("it is one of boot, guest, bench and sim"),
+        let suite = self.bench.as_deref().map(suite_of).transpose()?;
+        let mut actions = [
+            self.boot.map(Action::Boot),
+            self.guest.map(Action::Guest),
+            suite.map(Action::Bench),
+            self.sim.map(Action::Sim),
+            self.kill.map(Action::Kill),
+        ]
+        .into_iter()
+        .flatten();
+        let (Some(action), None) = (actions.next(), actions.next()) else {
+            bail!("it is one of boot, guest, bench, sim and kill");
         };
         if let Action::Boot(boot) = &action {
             crate::script::parse(&boot.script).context("script")?;
+            crate::script::parse(boot.again.as_deref().unwrap_or_default()).context("again")?;
             ensure!(
                 boot.cpus <= CPUS_MAX,
                 "{CPUS_MAX} CPUs are the most that tests use"

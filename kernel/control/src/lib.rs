@@ -19,6 +19,7 @@ extern crate alloc;
 
 mod command;
 mod complete;
+mod datastore;
 mod definition;
 mod editor;
 mod error;
@@ -35,6 +36,7 @@ mod words;
 
 pub use command::{Command, Request, TopOptions, VmAction, WritesOptions, parse};
 pub use complete::{Names, complete};
+pub use datastore::{BOOT_STORE, DatastoreRequest, StoreName, StorePath};
 pub use definition::{
     CMDLINE_LEN_MAX, CPUS_MAX, DefinitionError, MEMORY_MAX, MEMORY_MIN, Mode, SerialTarget,
     VmDefinition, VmName,
@@ -44,9 +46,10 @@ pub use error::CommandError;
 pub use help::help;
 pub use render::{Style, render, render_error};
 pub use report::{
-    BlockContent, CpuInfo, CpuUse, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
-    MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse,
-    VmDetails, VmState, VmSummary, WritesReport,
+    BlockContent, CheckReport, CpuInfo, CpuUse, DatastoreDetails, DatastoreSummary, DeviceInfo,
+    ExitCount, FileEntry, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation,
+    NodeMemory, Response, StopRecord, TopPage, VcpuDetails, VcpuUse, VmDetails, VmState, VmSummary,
+    WritesReport,
 };
 pub use settings::Setting;
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

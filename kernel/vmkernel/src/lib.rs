@@ -6,6 +6,7 @@ extern crate alloc;
 
 pub mod console;
 pub mod cpus;
+pub mod datastore;
 pub mod exec;
 pub mod fault;
 pub mod firmware;
@@ -16,6 +17,7 @@ pub mod log;
 pub mod memory;
 pub mod mitigations;
 pub mod power;
+pub mod random;
 pub mod run_guest;
 pub mod shell;
 pub mod startup;

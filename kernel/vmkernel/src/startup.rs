@@ -3,8 +3,11 @@
 
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
-use crate::vm::inventory;
-use crate::{console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer};
+use crate::vm::{definitions, inventory};
+use crate::{
+    console, cpus, datastore, exec, fault, interrupts, log, mitigations, run_guest, shell, storage,
+    timer,
+};
 use alloc::string::String;
 use alloc::vec::Vec;
 use arch::idt::VECTOR_FIRST;
@@ -138,11 +141,18 @@ fn start_service(boot: &BootInfo) {
             ));
             console::write_log_console(&alloc::format!("memory-used {bytes}\r\n"));
         }
-        storage::start();
+        exec::spawn(0, exec::Class::Service, open_storage()).detach();
         milestone("shell");
         exec::spawn(0, exec::Class::Service, shell::run()).detach();
-        inventory::autostart();
     }
+}
+
+/// Brings up disks and datastores, then what is on them: definitions, and VMs that start with the host.
+async fn open_storage() {
+    storage::bring_up_all().await;
+    datastore::mount_all().await;
+    definitions::load_all().await;
+    inventory::autostart().await;
 }
 
 /// Returns the boot module's bytes, which stay where the loader put them.
@@ -243,6 +253,7 @@ fn start_interrupts(platform: &Platform, start: u64) {
             signal,
         );
     }
+    interrupts::set_io_apics(io_apics);
 }
 
 /// Returns the vector of the console's input interrupt.

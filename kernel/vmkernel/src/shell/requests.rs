@@ -1,12 +1,10 @@
 //! Carrying out requests.
 
-use super::{attach, interrupted_within, print, reports};
-use crate::mitigations;
-use crate::power;
-use crate::storage;
+use super::{attach, datastores, interrupted_within, print, reports};
 use crate::vm::inventory;
 use crate::vm::machine::StopReason;
 use crate::vm::writes;
+use crate::{datastore, exec, mitigations, power, storage, timer};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -15,6 +13,9 @@ use control::{BlockContent, Request, Response, Setting, Style, TopOptions, VmAct
 
 /// Most time that a kill waits for the VM's end. Its vCPUs notice at once, unless their CPUs are very busy.
 const KILL_NANOS_MAX: u64 = 5_000_000_000;
+/// Most time that the host's end waits for its datastores, and between two looks.
+const UNMOUNT_NANOS_MAX: u64 = 20_000_000_000;
+const UNMOUNT_LOOK_NANOS: u64 = 1_000_000;
 
 /// Carries a request out; `Ok(None)` when it has shown its answer itself.
 ///
@@ -25,12 +26,18 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::Help(words) => Response::Text(control::help(&words).map_err(|e| e.to_string())?),
         Request::VmCreate(definition) => {
             let name = definition.name.to_string();
-            inventory::add(*definition)?;
-            Response::Done(format!("VM {name} is defined; `vm start {name}` starts it"))
+            let kept = match inventory::create(*definition).await? {
+                Some(home) => format!("on datastore {home}"),
+                None => String::from("until the host restarts, because no datastore is mounted"),
+            };
+            Response::Done(format!(
+                "VM {name} is defined, {kept}; `vm start {name}` starts it"
+            ))
         }
         Request::VmList => Response::Vms(reports::vms()),
         Request::Vm { name, action } => return act(name.as_str(), action).await,
-        Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
+        Request::VmSet { name, settings } => set(name.as_str(), &settings).await?,
+        Request::Datastore(request) => return datastores::carry_out(request).await,
         Request::VmWrites { name, options } => {
             let vm = inventory::running(name.as_str())?.vm;
             Response::Writes(writes::measure(&vm, options).await?)
@@ -43,8 +50,14 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::HostMemory => Response::Memory(reports::memory()),
         Request::HostLog { level, last } => Response::Log(reports::log(level, last)),
         Request::HostTop(options) => return top(options, style).await,
-        Request::HostReboot => power::reboot(),
-        Request::HostPoweroff => power::power_off(),
+        Request::HostReboot => {
+            close_storage().await;
+            power::reboot()
+        }
+        Request::HostPoweroff => {
+            close_storage().await;
+            power::power_off()
+        }
     };
     Ok(Some(response))
 }
@@ -54,7 +67,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
     match action {
         VmAction::Info => Ok(Some(Response::Vm(Box::new(reports::vm(name)?)))),
         VmAction::Start => {
-            inventory::start(name)?;
+            inventory::start(name).await?;
             done("started")
         }
         VmAction::Stop => {
@@ -88,7 +101,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
             Ok(None)
         }
         VmAction::Delete => {
-            inventory::delete(name)?;
+            inventory::delete(name).await?;
             done("deleted")
         }
     }
@@ -96,6 +109,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
 
 async fn read_block(name: &str, block: u64) -> Result<Response, String> {
     let device = storage::device(name)?;
+    let device = device.part();
     let buffer = Buffer::zeroed(device.geometry().logical_block as usize);
     let (buffer, result) = device.read(block, buffer).await;
     result.map_err(|error| format!("block {block} of {name}: {error}"))?;
@@ -106,14 +120,21 @@ async fn read_block(name: &str, block: u64) -> Result<Response, String> {
     }))
 }
 
-fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
-    let running = inventory::with_record(name, |record| {
-        record.definition = record
-            .definition
-            .with(settings)
-            .map_err(|e| e.to_string())?;
-        Ok(record.running.is_some())
-    })?;
+/// Unmounts all datastores, unless a device keeps them from it for too long.
+async fn close_storage() {
+    let unmounted = exec::spawn(0, exec::Class::Service, datastore::unmount_all());
+    let end = timer::host_nanos().saturating_add(UNMOUNT_NANOS_MAX);
+    while !unmounted.is_finished() {
+        if timer::host_nanos() >= end {
+            crate::error!("a datastore cannot be unmounted; its journal will be replayed");
+            return;
+        }
+        timer::sleep(UNMOUNT_LOOK_NANOS).await;
+    }
+}
+
+async fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
+    let running = inventory::set(name, settings).await?;
     let when = if running {
         "; it takes effect at its next start"
     } else {
