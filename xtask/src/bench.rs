@@ -313,7 +313,7 @@ fn milestones(
         memory_mib,
         cpus: 1,
         icount: true,
-        disk: None,
+        disks: Vec::new(),
     };
     let lines = qemu::after_prompt(script::parse(source)?);
     qemu::play(workspace, &outer, &lines, std::io::sink())

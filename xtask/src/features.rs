@@ -93,7 +93,7 @@ fn try_model(workspace: &Workspace, model: &Model) -> Result<Outcome> {
         memory_mib: MEMORY_MIB,
         cpus: 1,
         icount: false,
-        disk: None,
+        disks: Vec::new(),
     };
     // Either line appears, whatever comes of it.
     let lines = script::parse("expect Basalt within 60 s\nwait 1 s\nhost info\nwait 2 s\n")?;

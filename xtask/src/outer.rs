@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::disks::Disk;
 use crate::packages::{self, Need};
 use crate::workspace::Workspace;
 
@@ -156,8 +157,8 @@ pub(crate) struct Outer<'a> {
     pub(crate) cpus: u32,
     /// Whether time is counted in instructions: one per nanosecond in QEMU; in Bochs it always is.
     pub(crate) icount: bool,
-    /// The image of an NVMe disk, which QEMU can have; what is written there is forgotten.
-    pub(crate) disk: Option<&'a Path>,
+    /// Its disks besides the medium.
+    pub(crate) disks: Vec<Disk>,
 }
 
 impl Outer<'_> {

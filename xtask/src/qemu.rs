@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 
 use crate::console::Console;
+use crate::debian;
+use crate::disks::{Bus, Disk, Tool};
 use crate::kernel;
 use crate::outer::{Emulator, Line as SerialLine, Medium, Model, Outer, path_of};
 use crate::packages;
@@ -26,6 +28,10 @@ pub(crate) const PROMPT: &str = "basalt>";
 const BOOT_TIME_MAX: Duration = Duration::from_secs(120);
 /// How long Basalt may take to end after the last line of a script.
 const END_TIME_MAX: Duration = Duration::from_secs(5);
+/// The datastore: its image in the target directory, its name, its size (of which only what is used takes room).
+const DATASTORE_FILE: &str = "datastore.img";
+const DATASTORE_LABEL: &str = "main";
+const DATASTORE_BYTES: u64 = 16 << 30;
 /// QEMU's escape character on the terminal, ctrl-\: ctrl-a is the shell's, ctrl-] the VM console's.
 const ESCAPE_CHARACTER: &str = "0x1c";
 
@@ -53,6 +59,12 @@ pub(crate) struct Options {
     /// CPU model of the machine, in the emulator's words.
     #[arg(long, value_name = "MODEL")]
     cpu: Option<String>,
+    /// The datastore's image; made if it is not there, and kept.
+    #[arg(long, value_name = "FILE")]
+    datastore: Option<PathBuf>,
+    /// Has no disk.
+    #[arg(long, conflicts_with = "datastore")]
+    no_datastore: bool,
     /// Boots this image instead of building one.
     #[arg(long, value_name = "FILE")]
     basalt: Option<PathBuf>,
@@ -89,7 +101,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         memory_mib: options.memory,
         cpus: options.cpus,
         icount: false,
-        disk: None,
+        disks: datastore(workspace, options)?,
     };
     match lines {
         None if options.emulator == Emulator::Qemu => interact(&outer),
@@ -97,6 +109,45 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         Some(lines) => {
             play(workspace, &outer, &after_prompt(lines), std::io::stdout())?;
             Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The disk that keeps what is made in the shell: a datastore, with Debian's files on it from the first time on.
+fn datastore(workspace: &Workspace, options: &Options) -> Result<Vec<Disk>> {
+    if options.no_datastore || options.emulator == Emulator::Bochs {
+        return Ok(Vec::new());
+    }
+    let default = || workspace.target().join(DATASTORE_FILE);
+    let path = options.datastore.clone().unwrap_or_else(default);
+    if !path.exists() {
+        say(&format!("making a datastore in {}", path.display()));
+        let made = path.with_extension("new");
+        make_datastore(workspace, &made)?;
+        fs::rename(&made, &path).with_context(|| format!("cannot make {}", path.display()))?;
+    }
+    Ok(vec![Disk {
+        path,
+        bus: Bus::default(),
+        keep: true,
+    }])
+}
+
+fn make_datastore(workspace: &Workspace, image: &Path) -> Result<()> {
+    let tool = Tool::build(workspace)?;
+    if image.exists() {
+        fs::remove_file(image).with_context(|| format!("cannot remove {}", image.display()))?;
+    }
+    tool.make_datastore(image, DATASTORE_LABEL, DATASTORE_BYTES)?;
+    tool.mkdir(image, "images")?;
+    match debian::fetch(workspace) {
+        Ok(debian) => {
+            tool.put(image, &debian.kernel, "images/vmlinuz")?;
+            tool.put(image, &debian.initramfs, "images/initramfs.cpio")
+        }
+        Err(error) => {
+            say(&format!("going on without Debian's files: {error:#}"));
+            Ok(())
         }
     }
 }

@@ -162,7 +162,7 @@ fn run_in_basalt(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         memory_mib: options.memory + OVERHEAD_MIB + 2 * archive_mib,
         cpus: outer_cpus(options),
         icount: options.icount,
-        disk: None,
+        disks: Vec::new(),
     };
     let mut running = outer.start(workspace, Some(&log))?;
     let ended = relay(&mut running, options.timeout)?;
@@ -203,7 +203,7 @@ fn run_bare(workspace: &Workspace, options: &Options) -> Result<Verdict> {
         memory_mib: options.memory,
         cpus: outer_cpus(options),
         icount: options.icount,
-        disk: None,
+        disks: Vec::new(),
     };
     let ended = relay(&mut outer.start(workspace, None)?, options.timeout)?;
     match ended.map(|status| status.code()) {

@@ -47,6 +47,9 @@ struct Datastore {
     /// Whole volumes with files, instead of the locks alone.
     #[arg(long)]
     volume: bool,
+    /// With volumes: the medium fails, too, and hosts fill it up.
+    #[arg(long, requires = "volume")]
+    hard: bool,
     /// Print what happened even if all went well.
     #[arg(long)]
     trace: bool,
@@ -103,6 +106,7 @@ fn datastore(options: &Datastore) -> ExitCode {
             true => Subject::Volume,
             false => Subject::Locks,
         },
+        hard: options.hard,
     };
     let start = Instant::now();
     let swept = sweep_with(plan, options.count, options.jobs);
@@ -127,22 +131,26 @@ fn datastore(options: &Datastore) -> ExitCode {
 }
 
 /// Runs the first `count` seeds of the datastore's simulator, as a test.
-pub(crate) fn datastore_keeps_its_promises(subject: Subject, count: u64) -> Result<()> {
+pub(crate) fn datastore_keeps_its_promises(
+    (subject, hard): (Subject, bool),
+    count: u64,
+) -> Result<()> {
     let plan = Plan {
         seed: 1,
         hosts: None,
         backend: None,
         rule: None,
         subject,
+        hard,
     };
     let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
     let swept = sim::datastore::sweep_with(plan, count, threads);
     if let Some(seed) = swept.failed {
         let outcome = sim::datastore::run(Plan { seed, ..plan }, false);
-        let volume = if subject == Subject::Volume {
-            " --volume"
-        } else {
-            ""
+        let volume = match (subject, hard) {
+            (Subject::Locks, _) => "",
+            (Subject::Volume, false) => " --volume",
+            (Subject::Volume, true) => " --volume --hard",
         };
         bail!(
             "{}\n`cargo xtask sim datastore --seed {seed}{volume}` shows how",

@@ -16,9 +16,11 @@ use clap::Args;
 use crate::bench;
 use crate::check;
 use crate::debian;
+use crate::disks::{self, Disk, Tool};
 use crate::guests;
 use crate::image::{self, Images};
 use crate::kernel;
+use crate::kill_loop;
 use crate::outer::{Firmware, Medium, Model, Outer, path_of};
 use crate::packages;
 use crate::qemu;
@@ -30,8 +32,6 @@ use crate::workspace::Workspace;
 
 /// The status by which run-guest says that Basalt failed.
 const BASALT_FAILED: i32 = 125;
-/// Blocks of the NVMe disk that tests have.
-const DISK_BLOCKS: usize = 1 << 17;
 /// The Multiboot1 header's magic (Multiboot 0.6.96, 3.1.1), and where in a file it must lie.
 const MULTIBOOT1_MAGIC: [u8; 4] = 0x1bad_b002_u32.to_le_bytes();
 const MULTIBOOT1_SEARCH: usize = 8192;
@@ -196,7 +196,7 @@ impl<'a> Bench<'a> {
             .iter()
             .filter_map(|test| match &test.action {
                 Action::Boot(boot) => Some(boot.way),
-                Action::Guest(_) | Action::Bench(_) | Action::Sim(_) => None,
+                Action::Guest(_) | Action::Bench(_) | Action::Sim(_) | Action::Kill(_) => None,
             })
             .collect();
         let by_firmware = |way: &Way| !matches!(way, Way::Multiboot1 | Way::Pvh);
@@ -229,9 +229,13 @@ impl<'a> Bench<'a> {
                 let figures = bench::measure(self.workspace, *suite, &test.model)?;
                 bench::judge(self.workspace, *suite, &test.model, &figures)
             }
+            Action::Kill(options) => {
+                kill_loop::run(self.workspace, &self.kernel, &test.model, options)
+            }
             Action::Sim(seeds) => {
-                sim::datastore_keeps_its_promises(Subject::Locks, seeds.locks)?;
-                sim::datastore_keeps_its_promises(Subject::Volume, seeds.volume)
+                sim::datastore_keeps_its_promises((Subject::Locks, false), seeds.locks)?;
+                sim::datastore_keeps_its_promises((Subject::Volume, false), seeds.volume)?;
+                sim::datastore_keeps_its_promises((Subject::Volume, true), seeds.hard)
             }
         }
     }
@@ -264,7 +268,10 @@ impl<'a> Bench<'a> {
             Way::DiskBios | Way::DiskUefi => Medium::Disk(image(|images| &images.disk)?),
         };
         let uefi = matches!(boot.way, Way::IsoUefi | Way::DiskUefi);
-        let disk = boot.disk.then(|| self.disk_image()).transpose()?;
+        let disk = boot
+            .disk
+            .map(|content| disks::make(self.workspace, content));
+        let disk = disk.transpose()?;
         let outer = Outer {
             medium,
             firmware: uefi.then_some(Firmware::Uefi),
@@ -272,26 +279,31 @@ impl<'a> Bench<'a> {
             memory_mib: boot.memory_mib,
             cpus: boot.cpus,
             icount: boot.icount,
-            disk: disk.as_deref(),
+            disks: disk
+                .iter()
+                .map(|disk| Disk {
+                    path: disk.path().to_owned(),
+                    bus: boot.bus,
+                    keep: true,
+                })
+                .collect(),
         };
-        let mut lines = script::parse(&boot.script)?;
-        if boot.prompt {
-            lines = qemu::after_prompt(lines);
+        for (number, script) in (1..).zip(
+            [Some(&boot.script), boot.again.as_ref()]
+                .into_iter()
+                .flatten(),
+        ) {
+            let mut lines = script::parse(script)?;
+            if boot.prompt {
+                lines = qemu::after_prompt(lines);
+            }
+            qemu::play(self.workspace, &outer, &lines, std::io::sink())
+                .with_context(|| format!("boot {number}"))?;
         }
-        qemu::play(self.workspace, &outer, &lines, std::io::sink()).map(drop)
-    }
-
-    /// Makes a disk of 64 MiB whose blocks say what they are.
-    fn disk_image(&self) -> Result<PathBuf> {
-        const BLOCK: usize = 512;
-        let path = self.workspace.target().join("numbered-blocks.img");
-        let mut bytes = vec![0; DISK_BLOCKS * BLOCK];
-        for (number, block) in bytes.chunks_exact_mut(BLOCK).enumerate() {
-            let text = format!("this is block {number:06}");
-            block[..text.len()].copy_from_slice(text.as_bytes());
+        match &disk {
+            Some(disk) if boot.fsck => Tool::build(self.workspace)?.check(disk.path()),
+            _ => Ok(()),
         }
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
-        Ok(path)
     }
 
     fn guest(&self, model: &Model, guest: &Guest) -> Result<()> {

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use crate::bench::Suite;
+use crate::disks::{Bus, Content};
+use crate::kill_loop::KillLoop;
 use crate::outer::Model;
 use crate::workspace::Workspace;
 
@@ -55,6 +57,7 @@ struct Entry {
     guest: Option<Guest>,
     bench: Option<String>,
     sim: Option<Seeds>,
+    kill: Option<KillLoop>,
 }
 
 /// A test on one model.
@@ -81,6 +84,8 @@ pub(crate) enum Action {
     Bench(Suite),
     /// Runs seeds of the datastore's simulator.
     Sim(Seeds),
+    /// Kills the machine while it writes.
+    Kill(KillLoop),
 }
 
 /// How many seeds of the datastore's simulator are run.
@@ -93,6 +98,9 @@ pub(crate) struct Seeds {
     /// With hosts that use a volume.
     #[serde(default)]
     pub(crate) volume: u64,
+    /// With hosts that use a volume on a medium that fails.
+    #[serde(default)]
+    pub(crate) hard: u64,
 }
 
 /// How Basalt is booted, and what is said then.
@@ -114,9 +122,18 @@ pub(crate) struct Boot {
     /// Whether an instruction takes a nanosecond, so that what else this machine does changes no measurement.
     #[serde(default)]
     pub(crate) icount: bool,
-    /// Whether there is an NVMe disk whose blocks say what they are.
+    /// What a disk holds, if there is one.
     #[serde(default)]
-    pub(crate) disk: bool,
+    pub(crate) disk: Option<Content>,
+    /// How it is connected.
+    #[serde(default)]
+    pub(crate) bus: Bus,
+    /// What is said in a second boot from the same disk, if there is one.
+    #[serde(default)]
+    pub(crate) again: Option<String>,
+    /// Whether the disk must be a datastore without damage at the end.
+    #[serde(default)]
+    pub(crate) fsck: bool,
     /// VMs that are made of the guest `rogue`.
     #[serde(default)]
     pub(crate) rogues: Vec<String>,
@@ -218,15 +235,22 @@ impl Entry {
     /// Adds the entry's tests.
     fn expand(self, groups: &Groups, tests: &mut Vec<Test>) -> Result<()> {
         let (on, long_on) = (models(self.on, groups)?, models(self.long_on, groups)?);
-        let action = match (self.boot, self.guest, self.bench, self.sim) {
-            (Some(boot), None, None, None) => Action::Boot(boot),
-            (None, Some(guest), None, None) => Action::Guest(guest),
-            (None, None, Some(suite), None) => Action::Bench(suite_of(&suite)?),
-            (None, None, None, Some(seeds)) => Action::Sim(seeds),
-            _ => bail!("it is one of boot, guest, bench and sim"),
+        let suite = self.bench.as_deref().map(suite_of).transpose()?;
+        let mut actions = [
+            self.boot.map(Action::Boot),
+            self.guest.map(Action::Guest),
+            suite.map(Action::Bench),
+            self.sim.map(Action::Sim),
+            self.kill.map(Action::Kill),
+        ]
+        .into_iter()
+        .flatten();
+        let (Some(action), None) = (actions.next(), actions.next()) else {
+            bail!("it is one of boot, guest, bench, sim and kill");
         };
         if let Action::Boot(boot) = &action {
             crate::script::parse(&boot.script).context("script")?;
+            crate::script::parse(boot.again.as_deref().unwrap_or_default()).context("again")?;
             ensure!(
                 boot.cpus <= BOOT_CPUS_MAX,
                 "{BOOT_CPUS_MAX} CPUs are the most that tests use"

@@ -37,6 +37,7 @@ pub(crate) fn measure(workspace: &Workspace, limits: &Limits) -> Result<Vec<Figu
         let (name, value) = line.strip_prefix("bench ")?.split_once(' ')?;
         let unit = match name {
             _ if name.contains("requests") => "requests",
+            _ if name.contains("_ms_") => "ms",
             _ if name.starts_with("overhead") => "per mille",
             "seq_read" | "seq_write" | "random_read" | "random_write" => "x raw time",
             _ => "x ext4 time",

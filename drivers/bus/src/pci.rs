@@ -7,8 +7,10 @@
 mod msi;
 #[cfg(test)]
 mod tests;
+mod virtio;
 
 pub use msi::{Message, MessageInterrupts, TablePlace};
+pub use virtio::{VirtioKind, VirtioWindow};
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -55,6 +57,8 @@ mod header {
     pub(super) const CAPABILITIES: u8 = 0x34;
 }
 
+/// Command register: port accesses are answered.
+const COMMAND_PORTS: u32 = 1;
 /// Command register: memory accesses are answered.
 const COMMAND_MEMORY: u32 = 1 << 1;
 /// Command register: the function may access memory by itself.
@@ -217,22 +221,41 @@ impl Function {
         space.write(self.address, header::COMMAND, command | wanted);
     }
 
+    /// Lets the function answer at its ports and access memory by itself.
+    pub fn enable_ports(&self, space: &impl ConfigSpace) {
+        let command = space.read(self.address, header::COMMAND) & 0xffff;
+        let wanted = COMMAND_PORTS | COMMAND_BUS_MASTER;
+        space.write(self.address, header::COMMAND, command | wanted);
+    }
+
+    /// Keeps the function from memory: it accesses none by itself any more.
+    pub fn disable(&self, space: &impl ConfigSpace) {
+        let command = space.read(self.address, header::COMMAND) & 0xffff;
+        space.write(self.address, header::COMMAND, command & !COMMAND_BUS_MASTER);
+    }
+
     /// Returns the offset of the first capability with number `id`.
     pub fn capability(&self, space: &impl ConfigSpace, id: u8) -> Option<u8> {
+        self.capabilities(space, id).first().copied()
+    }
+
+    /// Returns the offsets of all capabilities with number `id`.
+    pub fn capabilities(&self, space: &impl ConfigSpace, id: u8) -> Vec<u8> {
+        let mut found = Vec::new();
         if space.read(self.address, header::COMMAND) & STATUS_CAPABILITIES == 0 {
-            return None;
+            return found;
         }
         let mut at = space.read(self.address, header::CAPABILITIES) as u8 & !3;
         for _ in 0..CAPABILITIES_MAX {
             if at < 0x40 {
-                return None;
+                break;
             }
             let word = space.read(self.address, at);
             if word as u8 == id {
-                return Some(at);
+                found.push(at);
             }
             at = (word >> 8) as u8 & !3;
         }
-        None
+        found
     }
 }

@@ -1,6 +1,7 @@
 //! Commands and their answers, as they lie in the queues (NVM Express 1.4, 4.2, 4.6, 5 and 6).
 
 use api::block::BlockError;
+use requests::{Operation, Request};
 
 /// Size of a command.
 pub(crate) const COMMAND_BYTES: usize = 64;
@@ -9,6 +10,7 @@ pub(crate) mod opcode {
     pub(crate) const CREATE_SUBMISSION_QUEUE: u8 = 0x01;
     pub(crate) const CREATE_COMPLETION_QUEUE: u8 = 0x05;
     pub(crate) const IDENTIFY: u8 = 0x06;
+    pub(crate) const SET_FEATURES: u8 = 0x09;
     pub(super) const FLUSH: u8 = 0x00;
     pub(super) const WRITE: u8 = 0x01;
     pub(super) const READ: u8 = 0x02;
@@ -23,43 +25,13 @@ const FUA: u32 = 1 << 30;
 /// Dataset management: the range may be forgotten.
 const DEALLOCATE: u32 = 1 << 2;
 
-/// What a request does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Reads blocks.
-    Read,
-    /// Writes blocks; durable when it completes if `fua` is set.
-    Write {
-        /// Force unit access.
-        fua: bool,
-    },
-    /// Makes all completed writes durable.
-    Flush,
-    /// Makes blocks read as zeros.
-    WriteZeroes,
-    /// Tells that blocks hold nothing of value.
-    Discard,
-}
-
-/// A request for the namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// What to do.
-    pub operation: Operation,
-    /// First block.
-    pub lba: u64,
-    /// Blocks, 1 to 65,536; 0 for a flush.
-    pub blocks: u32,
-}
-
 /// How a command ended: the status field without its phase bit (1.4, 4.6.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Status(pub u16);
+pub(crate) struct Status(pub(crate) u16);
 
 impl Status {
     /// Tells whether the command did what it should.
-    #[must_use]
-    pub const fn is_success(self) -> bool {
+    pub(crate) const fn is_success(self) -> bool {
         self.0 & 0x7ff == 0
     }
 
@@ -67,7 +39,7 @@ impl Status {
     ///
     /// # Errors
     /// What the status stands for.
-    pub const fn result(self, lba: u64) -> Result<(), BlockError> {
+    pub(crate) const fn result(self, lba: u64) -> Result<(), BlockError> {
         const GENERIC: u16 = 0;
         const MEDIA: u16 = 2;
         let (kind, code) = (self.0 >> 8 & 7, self.0 & 0xff);

@@ -21,6 +21,8 @@ pub(crate) struct Place {
 pub(crate) struct Done {
     pub(crate) id: u16,
     pub(crate) status: Status,
+    /// What the command returns.
+    pub(crate) value: u32,
 }
 
 /// One pair. More commands than entries are never in flight: the callers' slots are fewer.
@@ -83,6 +85,7 @@ impl Pair {
         Some(Done {
             id: last as u16,
             status: Status((last >> 17) as u16),
+            value: memory.read32(at),
         })
     }
 }

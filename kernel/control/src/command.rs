@@ -2,6 +2,7 @@
 //!
 //! A request holds values that were checked by themselves; whether the VM exists is for the one who carries it out.
 
+use crate::datastore::DatastoreRequest;
 use crate::definition::{Mode, VmDefinition, VmName};
 use crate::error::CommandError;
 use crate::grammar::{self, Arity, CommandSpec, OptionSpec};
@@ -86,6 +87,8 @@ pub enum Request {
         /// Which block.
         block: u64,
     },
+    /// Something about datastores.
+    Datastore(DatastoreRequest),
     /// Restart the host.
     HostReboot,
     /// Switch the host off.
@@ -350,7 +353,7 @@ impl Matches {
         }
     }
 
-    fn has(&self, option: &str) -> bool {
+    pub(crate) fn has(&self, option: &str) -> bool {
         self.value(option).is_some()
     }
 
@@ -366,13 +369,18 @@ impl Matches {
             .map(|(_, value)| value.as_str())
     }
 
+    /// An argument; empty if it was not given.
+    pub(crate) fn argument(&self, index: usize) -> &str {
+        self.arguments.get(index).map_or("", String::as_str)
+    }
+
     /// The first argument as a VM's name.
     fn name(&self) -> Result<VmName, CommandError> {
         let name = self.arguments.first().map_or("", String::as_str);
         VmName::new(name).map_err(|error| bad("NAME", name, &error.to_string()))
     }
 
-    fn number(&self, option: &str) -> Result<Option<u32>, CommandError> {
+    pub(crate) fn number(&self, option: &str) -> Result<Option<u32>, CommandError> {
         self.value(option)
             .map(|value| parse_number(&dashed(option), value))
             .transpose()

@@ -14,6 +14,10 @@ pub trait Names {
     fn vms(&self) -> Vec<String>;
     /// Names of all files that a VM may use.
     fn files(&self) -> Vec<String>;
+    /// Names of all mounted datastores.
+    fn datastores(&self) -> Vec<String>;
+    /// Names of all storage devices and partitions.
+    fn devices(&self) -> Vec<String>;
 }
 
 /// Returns what the last word of `before`, the text up to the cursor, can become.
@@ -98,6 +102,12 @@ fn of_kind(kind: Kind, typed: &[&str], names: &dyn Names) -> Vec<String> {
     match kind {
         Kind::Vm => names.vms(),
         Kind::File => names.files(),
+        Kind::Datastore => names.datastores(),
+        Kind::StorePath => {
+            let stores = names.datastores().into_iter();
+            stores.map(|store| format!("{store}:")).collect()
+        }
+        Kind::Device => names.devices(),
         // The words of a command come one after the other.
         Kind::Command => grammar::following(typed)
             .into_iter()
@@ -127,6 +137,12 @@ mod tests {
                 .map(ToString::to_string)
                 .to_vec()
         }
+        fn datastores(&self) -> Vec<String> {
+            [String::from("main")].to_vec()
+        }
+        fn devices(&self) -> Vec<String> {
+            [String::from("nvme0")].to_vec()
+        }
     }
 
     fn words(before: &str) -> Vec<String> {
@@ -135,7 +151,10 @@ mod tests {
 
     #[test]
     fn commands_and_their_words() {
-        assert_eq!(words(""), ["help", "host", "sched", "storage", "vm"]);
+        assert_eq!(
+            words(""),
+            ["datastore", "help", "host", "sched", "storage", "vm"]
+        );
         assert_eq!(words("h"), ["help", "host"]);
         assert_eq!(words("vm st"), ["start", "stats", "stop"]);
         assert_eq!(words("--json vm li"), ["list"]);
@@ -153,6 +172,9 @@ mod tests {
             words("host log --level "),
             ["debug", "error", "info", "warn"]
         );
+        assert_eq!(words("datastore info "), ["main"]);
+        assert_eq!(words("datastore ls m"), ["main:"]);
+        assert_eq!(words("datastore create x "), ["nvme0"]);
         assert_eq!(words("vm set demo me"), ["memory="]);
         assert_eq!(words("vm set demo cpus=2 mem"), ["memory="]);
     }

@@ -2,6 +2,8 @@
 //!
 //! How a parsed line becomes a request stands beside `Request`, in `command.rs`.
 
+mod datastore;
+
 use crate::command::{self, Build};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,8 +14,14 @@ use core::fmt::Write;
 pub(crate) enum Kind {
     /// An existing VM.
     Vm,
-    /// A file of the boot archive.
+    /// A file that a VM can use.
     File,
+    /// A mounted datastore.
+    Datastore,
+    /// A path in a datastore.
+    StorePath,
+    /// A storage device or partition.
+    Device,
     /// A command or a part of one.
     Command,
     /// A level of the log.
@@ -217,7 +225,7 @@ const POOL_NOTES: &str = "Keys are shares (low, normal, high or a number), reser
     the pool around it. `vm set NAME cpu.pool=POOL` puts a VM into it.";
 
 /// All commands, those of a group next to each other.
-pub(crate) static COMMANDS: [CommandSpec; 28] = [
+pub(crate) static COMMANDS: [CommandSpec; 38] = [
     CommandSpec {
         words: &["help"],
         arguments: &[Argument {
@@ -413,7 +421,7 @@ pub(crate) static COMMANDS: [CommandSpec; 28] = [
         arguments: &[Argument {
             name: "DEVICE",
             arity: Arity::One,
-            kind: Kind::Text,
+            kind: Kind::Device,
         }],
         options: &[optional(
             "block",
@@ -425,6 +433,16 @@ pub(crate) static COMMANDS: [CommandSpec; 28] = [
         notes: "",
         build: command::build_storage_read,
     },
+    datastore::LIST,
+    datastore::INFO,
+    datastore::CREATE,
+    datastore::LS,
+    datastore::MKDIR,
+    datastore::CP,
+    datastore::MV,
+    datastore::RM,
+    datastore::CHECK,
+    datastore::TEST,
     plain(
         &["host", "info"],
         "show what this host is",

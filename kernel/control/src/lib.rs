@@ -20,6 +20,7 @@ extern crate alloc;
 mod command;
 mod complete;
 mod cpu_time;
+mod datastore;
 mod definition;
 mod editor;
 mod error;
@@ -40,6 +41,7 @@ pub use command::{
 };
 pub use complete::{Names, complete};
 pub use cpu_time::{CpuAmount, CpuShares, CpuTime, CpuTimeError, PoolTime};
+pub use datastore::{BOOT_STORE, DatastoreRequest, StoreName, StorePath};
 pub use definition::{
     CMDLINE_LEN_MAX, CPUS_MAX, DefinitionError, MEMORY_MAX, MEMORY_MIN, Mode, SerialTarget,
     VmDefinition, VmName,
@@ -49,9 +51,9 @@ pub use error::CommandError;
 pub use help::help;
 pub use render::{Style, render, render_error};
 pub use report::{
-    BlockContent, CpuInfo, DeviceInfo, ExitCount, HostInfo, LeakState, LogLevel, LogLine,
-    MemoryInfo, Mitigation, NodeMemory, Response, StopRecord, VcpuDetails, VmDetails, VmState,
-    VmSummary, WritesReport,
+    BlockContent, CheckReport, CpuInfo, DatastoreDetails, DatastoreSummary, DeviceInfo, ExitCount,
+    FileEntry, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, NodeMemory,
+    Response, StopRecord, VcpuDetails, VmDetails, VmState, VmSummary, WritesReport,
 };
 pub use settings::{PoolSetting, Setting};
 pub use units::{MemorySize, UnitError, format_bytes, format_nanos, format_permille};

@@ -2,11 +2,13 @@
 //!
 //! Lines end with a line feed alone; whoever owns the terminal adds what it wants before that.
 
+mod storage;
+
 use crate::cpu_time::CpuTime;
 use crate::definition::VmDefinition;
 use crate::report::{
-    CpuInfo, DeviceInfo, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, Response,
-    StopRecord, VcpuDetails, VmDetails, VmState, VmSummary, WritesReport,
+    CpuInfo, HostInfo, LeakState, LogLevel, LogLine, MemoryInfo, Mitigation, Response, StopRecord,
+    VcpuDetails, VmDetails, VmState, VmSummary, WritesReport,
 };
 use crate::table::{Align, Table};
 use crate::units::{format_bytes, format_nanos, format_permille};
@@ -46,6 +48,10 @@ pub fn render(response: &Response, style: Style) -> String {
             Response::Cpus(cpus) => json(cpus),
             Response::Devices(devices) => json(devices),
             Response::Block(block) => json(block),
+            Response::Datastores(stores) => json(stores),
+            Response::Datastore(store) => json(store),
+            Response::Files(files) => json(files),
+            Response::Check(check) => json(check),
             Response::Mitigations(list) => json(list),
             Response::Memory(memory) => json(memory),
             Response::Log(lines) => json(lines),
@@ -62,8 +68,12 @@ pub fn render(response: &Response, style: Style) -> String {
         Response::Writes(report) => writes(report),
         Response::Host(host) => host_info(host),
         Response::Cpus(cpus) => cpu_list(cpus),
-        Response::Devices(devices) => device_list(devices),
+        Response::Devices(devices) => storage::device_list(devices),
         Response::Block(block) => hex_dump(&block.bytes),
+        Response::Datastores(stores) => storage::datastore_list(stores),
+        Response::Datastore(store) => storage::datastore(store),
+        Response::Files(files) => storage::file_list(files),
+        Response::Check(check) => storage::check(check),
         Response::Mitigations(list) => mitigations(list, style),
         Response::Memory(memory) => memory_info(memory),
         Response::Log(lines) => log(lines, style),
@@ -337,33 +347,6 @@ fn writes(report: &WritesReport) -> String {
         sheet.put("unnoticed", format!("{pages} pages"));
     }
     sheet.0.to_text()
-}
-
-fn device_list(devices: &[DeviceInfo]) -> String {
-    if devices.is_empty() {
-        return String::from("no storage device was found; NVMe controllers are supported\n");
-    }
-    let mut table = Table::new(&[
-        ("DEVICE", Align::Left),
-        ("PCI", Align::Left),
-        ("CAPACITY", Align::Right),
-        ("BLOCK", Align::Right),
-        ("INTERRUPTS", Align::Left),
-        ("SERIAL", Align::Left),
-        ("MODEL", Align::Left),
-    ]);
-    for device in devices {
-        table.row([
-            device.name.clone(),
-            device.address.clone(),
-            format_bytes(device.capacity_bytes),
-            device.block_bytes.to_string(),
-            device.interrupts.clone(),
-            device.serial.clone(),
-            device.model.clone(),
-        ]);
-    }
-    table.to_text()
 }
 
 /// Shows bytes 16 to a line: offset, hexadecimal, text. Lines that repeat the one before are left out.

@@ -217,6 +217,79 @@ pub struct DeviceInfo {
     pub capacity_bytes: u64,
     /// How it interrupts.
     pub interrupts: String,
+    /// What is on it: a partition table, a datastore, or empty if nothing is known.
+    pub content: String,
+}
+
+/// A datastore in a list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatastoreSummary {
+    /// Its name on this host.
+    pub name: String,
+    /// Its UUID.
+    pub uuid: String,
+    /// The devices that it is on.
+    pub devices: Vec<String>,
+    /// Whether it can be used; why not, otherwise.
+    pub state: String,
+    /// Bytes for files.
+    pub capacity_bytes: u64,
+    /// Bytes of it that are free.
+    pub free_bytes: u64,
+}
+
+/// All about a datastore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatastoreDetails {
+    /// What a list shows.
+    #[serde(flatten)]
+    pub summary: DatastoreSummary,
+    /// How locks change on it.
+    pub locks: String,
+    /// Hosts that can mount it at once.
+    pub hosts_max: u32,
+    /// This host's slot.
+    pub slot: u16,
+    /// Most inodes and tree nodes that it can have.
+    pub units: u64,
+    /// Those that are free.
+    pub free_units: u64,
+    /// Units in memory.
+    pub units_cached: usize,
+    /// Locks that this host keeps.
+    pub locks_kept: usize,
+}
+
+/// A file or directory of a datastore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileEntry {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a directory.
+    pub directory: bool,
+    /// Bytes of a file, entries of a directory.
+    pub size: u64,
+    /// Bytes that it takes.
+    pub allocated_bytes: u64,
+    /// Seconds since 1970 when it last changed.
+    pub modified: u64,
+}
+
+/// How a check of a datastore ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CheckReport {
+    /// Which datastore.
+    pub name: String,
+    /// Whether nothing is wrong.
+    pub clean: bool,
+    /// What is wrong.
+    pub findings: Vec<String>,
+    /// Files.
+    pub files: u64,
+    /// Directories.
+    pub directories: u64,
+    /// Bytes that files take.
+    pub used_bytes: u64,
 }
 
 /// A block of a storage device.
@@ -349,6 +422,14 @@ pub enum Response {
     Devices(Vec<DeviceInfo>),
     /// To `storage device read`.
     Block(BlockContent),
+    /// To `datastore list`.
+    Datastores(Vec<DatastoreSummary>),
+    /// To `datastore info`.
+    Datastore(DatastoreDetails),
+    /// To `datastore ls`.
+    Files(Vec<FileEntry>),
+    /// To `datastore check`.
+    Check(CheckReport),
     /// To `host mitigations`.
     Mitigations(Vec<Mitigation>),
     /// To `host memory`.

@@ -145,6 +145,15 @@ impl<S: Store> FrameAllocator<S> {
         self.alloc(node, BLOCK_FRAMES, SpanMap::take_block)
     }
 
+    /// Takes `count` (1 to 512) times 2 MiB in a row, aligned to 2 MiB, in one span of 1 GiB.
+    ///
+    /// # Errors
+    /// [`MemError::Exhausted`].
+    pub fn alloc_blocks(&mut self, node: NodeId, count: u32) -> Result<Hfn, MemError> {
+        let frames = count.saturating_mul(BLOCK_FRAMES);
+        self.alloc(node, frames, |map| map.take_blocks(count))
+    }
+
     /// Takes 1 GiB, aligned: a span that nothing has touched yet.
     ///
     /// # Errors

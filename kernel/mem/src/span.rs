@@ -99,6 +99,23 @@ impl SpanMap {
         Some(block * BLOCK_FRAMES)
     }
 
+    /// Takes `count` whole blocks of 2 MiB in a row.
+    pub fn take_blocks(&mut self, count: u32) -> Option<u32> {
+        let is_whole = |block: u32| self.whole[block as usize / 64] >> (block % 64) & 1 != 0;
+        let mut run = 0;
+        let end = (0..SPAN_BLOCKS).find(|block| {
+            run = if is_whole(*block) { run + 1 } else { 0 };
+            run == count
+        })?;
+        let first = end + 1 - count;
+        for block in first..=end {
+            let words = block as usize * WORDS_PER_BLOCK;
+            self.free[words..words + WORDS_PER_BLOCK].fill(0);
+            self.set_count(block, 0);
+        }
+        Some(first * BLOCK_FRAMES)
+    }
+
     fn block_words(&self, block: u32) -> &[u64] {
         let first = block as usize * WORDS_PER_BLOCK;
         &self.free[first..first + WORDS_PER_BLOCK]

@@ -110,6 +110,23 @@ fn freeing_a_frame_twice_is_a_host_error() {
     a.free(f, 1);
 }
 
+#[test]
+fn blocks_in_a_row_are_found_between_used_ones() {
+    let mut a = allocator(one(u64::from(SPAN_FRAMES)));
+    let blocks: Vec<_> = (0..8).map(|_| a.alloc_2m(NODE).unwrap()).collect();
+    // Blocks 2 to 4 and 6 are free: three fit between, four only behind the last one taken.
+    for at in [2, 3, 4, 6] {
+        a.free(blocks[at], BLOCK_FRAMES);
+    }
+    assert_eq!(
+        a.alloc_blocks(NODE, 4).unwrap().as_u64(),
+        blocks[7].as_u64() + u64::from(BLOCK_FRAMES)
+    );
+    assert_eq!(a.alloc_blocks(NODE, 3).unwrap(), blocks[2]);
+    assert_eq!(a.alloc_blocks(NODE, 1).unwrap(), blocks[6]);
+    assert!(a.alloc_blocks(NODE, 512).is_err());
+}
+
 /// Random takes and returns of all sizes against a set of owned frames.
 #[test]
 fn random_traffic_never_gives_a_frame_to_two_owners() {
@@ -127,6 +144,7 @@ fn random_traffic_never_gives_a_frame_to_two_owners() {
                 .alloc_run(NODE, (seed >> 8) as u32 % 64 + 1)
                 .map(|f| (f, (seed >> 8) as u32 % 64 + 1)),
             4 if seed % 64 == 4 => a.alloc_2m(NODE).map(|f| (f, BLOCK_FRAMES)),
+            5 if seed % 128 == 5 => a.alloc_blocks(NODE, 3).map(|f| (f, 3 * BLOCK_FRAMES)),
             _ if !owned.is_empty() => {
                 let (first, count) = owned.swap_remove(seed as usize % owned.len());
                 (first..first + u64::from(count)).for_each(|f| assert!(frames.remove(&f)));

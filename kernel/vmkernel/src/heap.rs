@@ -40,16 +40,25 @@ pub fn bytes_claimed() -> u64 {
     BYTES_CLAIMED.load(Ordering::Relaxed)
 }
 
+/// Takes blocks in a row for a piece of that layout, mostly one.
+fn blocks_for(layout: Layout) -> Option<(Hfn, usize)> {
+    // Half a block more than needed has room for the allocator's own notes.
+    let bytes = layout.size().checked_add(layout.align())?;
+    let count = bytes.checked_add(BLOCK_BYTES / 2)?.div_ceil(BLOCK_BYTES);
+    let block = match count {
+        0 | 1 => memory::alloc_2m(),
+        _ => memory::alloc_blocks(u32::try_from(count).ok()?),
+    };
+    Some((block.ok()?, count.max(1) * BLOCK_BYTES))
+}
+
 // SAFETY: `acquire` touches the allocator only through its argument: the frame allocator never allocates from the heap
 // after its construction, which the arena serves.
 unsafe impl Source for BlockSource {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let (base, len) = if ARENA_GIVEN.swap(true, Ordering::Relaxed) {
-            if layout.size() + layout.align() > BLOCK_BYTES / 2 {
-                return Err(());
-            }
-            let block: Hfn = memory::alloc_2m().map_err(|_| ())?;
-            (arch::physmem::direct(block.start()), BLOCK_BYTES)
+            let (block, len) = blocks_for(layout).ok_or(())?;
+            (arch::physmem::direct(block.start()), len)
         } else {
             (ARENA.0.get().cast::<u8>(), ARENA_BYTES)
         };

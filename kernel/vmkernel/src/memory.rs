@@ -82,10 +82,14 @@ pub mod ranks {
     pub const SERIAL: Rank = Rank(40);
     /// A VM's table of APIC identities.
     pub const ROUTING: Rank = Rank(50);
-    /// The list of storage devices.
+    /// The list of storage devices, and that of datastores.
     pub const STORAGE: Rank = Rank(52);
+    /// A datastore's turns.
+    pub const DATASTORE: Rank = Rank(53);
     /// A storage device's requests.
     pub const DISK: Rank = Rank(54);
+    /// The host's I/O APICs.
+    pub const IO_APICS: Rank = Rank(55);
     /// PCI configuration space.
     pub const PCI: Rank = Rank(56);
     /// A waker's slot.
@@ -159,6 +163,14 @@ pub fn nodes() -> impl Iterator<Item = (u32, u64, u64)> {
         .map(|(node, total, free)| (u32::from(node.0), total, free))
 }
 
+/// Tells whether there is RAM beyond the first 4 GiB, which on every PC begins there.
+#[must_use]
+pub fn has_high_ram() -> bool {
+    let first = Hfn::new((1 << 32) / PAGE_SIZE);
+    let node = FRAMES.get().zip(first).map(|(f, at)| f.lock().node_of(at));
+    node.flatten().is_some()
+}
+
 /// Takes a frame of 4 KiB.
 ///
 /// # Errors
@@ -185,12 +197,79 @@ pub fn alloc_spare_2m(least_free: u64) -> Option<Hfn> {
     frames.alloc_2m(NodeId(0)).ok()
 }
 
+/// Takes `count` blocks of 2 MiB in a row, 1 to 512.
+///
+/// # Errors
+/// [`MemError`] when no such run is left.
+pub fn alloc_blocks(count: u32) -> Result<Hfn, MemError> {
+    take(|f| f.alloc_blocks(NodeId(0), count))
+}
+
 /// Takes `count` frames in a row, 1 to 64.
 ///
 /// # Errors
 /// [`MemError`] when no such run is left.
 pub fn alloc_run(count: u32) -> Result<Hfn, MemError> {
     take(|f| f.alloc_run(NodeId(0), count))
+}
+
+/// Bytes that may be many: blocks of 2 MiB in a row, filled from the front, given back when they are dropped.
+#[derive(Debug)]
+pub struct LargeBytes {
+    first: Hfn,
+    blocks: u32,
+    len: usize,
+}
+
+impl LargeBytes {
+    /// Bytes of a block.
+    const BLOCK: usize = BLOCK_FRAMES as usize * PAGE_SIZE as usize;
+
+    /// Makes room for `capacity` bytes, at most 1 GiB; there are none yet.
+    ///
+    /// # Errors
+    /// [`MemError`] when no such run is left.
+    pub fn with_capacity(capacity: usize) -> Result<Self, MemError> {
+        let blocks = capacity.div_ceil(Self::BLOCK).max(1);
+        let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+        let first = alloc_blocks(blocks)?;
+        Ok(Self {
+            first,
+            blocks,
+            len: 0,
+        })
+    }
+
+    /// Appends bytes; what goes beyond the room is left out.
+    pub fn push(&mut self, bytes: &[u8]) {
+        let room = self.blocks as usize * Self::BLOCK - self.len;
+        let count = bytes.len().min(room);
+        let to = arch::physmem::direct(self.first.start()).wrapping_add(self.len);
+        // SAFETY: the blocks are this value's alone, `count` bytes from `to` on lie in them, and nobody has a view of
+        // bytes beyond `len`.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), to, count) };
+        self.len += count;
+    }
+}
+
+impl core::ops::Deref for LargeBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        let base = arch::physmem::direct(self.first.start()).cast_const();
+        // SAFETY: `push` has written the first `len` bytes of the blocks, which are this value's alone.
+        unsafe { core::slice::from_raw_parts(base, self.len) }
+    }
+}
+
+impl Drop for LargeBytes {
+    fn drop(&mut self) {
+        let blocks = (0..u64::from(self.blocks)).filter_map(|index| {
+            let frames = index.checked_mul(BLOCK_FRAMES)?;
+            Hfn::new(self.first.as_u64().checked_add(frames)?)
+        });
+        blocks.for_each(|block| free(block, BLOCK_FRAMES as u32));
+    }
 }
 
 /// Gives `count` frames back.

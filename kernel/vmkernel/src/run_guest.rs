@@ -25,7 +25,7 @@ async fn guest(files: Archive<'static>) -> Result<StopReason, String> {
         .ok_or("the boot archive has no run.toml")?;
     let definition = VmDefinition::from_toml(text, Mode::RunGuest).map_err(|e| format!("{e}"))?;
     inventory::add(definition.clone())?;
-    let ended = inventory::power_on(&definition, true, None)?;
+    let ended = inventory::power_on(&definition, true, None).await?;
     let name = String::from(definition.name.as_str());
     exec::spawn(0, input::feed(name)).detach();
     Ok(inventory::run_to_end(&definition, true, ended).await)

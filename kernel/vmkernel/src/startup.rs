@@ -3,9 +3,10 @@
 
 use crate::firmware::{EarlyMemory, Nodes};
 use crate::memory::{self, KernelFrames, RAM_MIN_BYTES};
-use crate::vm::inventory;
+use crate::vm::{definitions, inventory};
 use crate::{
-    bench, console, cpus, exec, fault, log, mitigations, run_guest, shell, storage, timer, worlds,
+    bench, console, cpus, datastore, exec, fault, interrupts, log, mitigations, run_guest, shell,
+    storage, timer, worlds,
 };
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -142,12 +143,19 @@ fn start_service(boot: &BootInfo) {
             ));
             console::write_log_console(&alloc::format!("memory-used {bytes}\r\n"));
         }
-        storage::start();
+        exec::spawn(0, open_storage()).detach();
         milestone("shell");
         bench::start();
         exec::spawn(0, shell::run()).detach();
-        inventory::autostart();
     }
+}
+
+/// Brings up disks and datastores, then what is on them: definitions, and VMs that start with the host.
+async fn open_storage() {
+    storage::bring_up_all().await;
+    datastore::mount_all().await;
+    definitions::load_all().await;
+    inventory::autostart().await;
 }
 
 /// Returns the boot module's bytes, which stay where the loader put them.
@@ -248,6 +256,7 @@ fn start_interrupts(platform: &Platform, start: u64) {
             signal,
         );
     }
+    interrupts::set_io_apics(io_apics);
 }
 
 /// Returns the vector of the console's input interrupt.

@@ -2,6 +2,8 @@
 //!
 //! Trying only: who waits for a lock decides himself how long and what he does meanwhile.
 
+use core::sync::atomic::Ordering;
+
 use api::block::{BlockDevice, BlockError};
 use api::time::Clock;
 
@@ -57,7 +59,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// [`LockError::Contended`] also while another operation of this host on the lock is under way, and
     /// [`LockError::Unrecovered`] before what [`Locks::inherited`] returns has been dealt with.
     pub async fn try_acquire(&self, cell: Cell, mode: Mode) -> Result<Attempt, LockError> {
-        if self.inherits.get() {
+        if self.inherits.load(Ordering::Acquire) {
             return Err(LockError::Unrecovered);
         }
         let mut change = self.begin(cell)?;

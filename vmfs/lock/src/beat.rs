@@ -1,13 +1,15 @@
 //! The heartbeat: the future that keeps this host alive for the others, and cleans up behind operations that were left
 //! in the middle.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use api::block::{BlockDevice, BlockError};
 use api::time::Clock;
 
-use crate::area::{Backend, Cell};
+use crate::area::Backend;
 use crate::error::LockError;
 use crate::image::Image;
-use crate::service::{Entry, Locks, Own, ROUNDS};
+use crate::service::{Locks, Own, ROUNDS};
 use crate::slot::{Slot, SlotState};
 use crate::step::{AtomicStep, Fence, Swap};
 
@@ -19,11 +21,11 @@ const TURN_NANOS: u64 = 10_000_000;
 
 /// The right to change the own slot.
 #[derive(Debug)]
-pub(crate) struct OwnTurn<'a>(&'a core::cell::Cell<bool>);
+pub(crate) struct OwnTurn<'a>(&'a AtomicBool);
 
 impl Drop for OwnTurn<'_> {
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -64,7 +66,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     pub(crate) async fn beat(&self) -> Result<(), LockError> {
         let _turn = self.own_turn().await;
         let cell = self.area.slot_cell(self.me.slot);
-        let mut expected = self.own.borrow().image.clone();
+        let mut expected = self.own.lock().image.clone();
         for _ in 0..ROUNDS {
             let slot = self.next_beat(self.own_slot(&expected)?);
             let image = slot.encode();
@@ -73,7 +75,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             let swap = self.step.swap(cell, &expected, &image, self.own_fence());
             match swap.await? {
                 Swap::Done => {
-                    *self.own.borrow_mut() = Own { slot, image };
+                    *self.own.lock() = Own { slot, image };
                     self.lease
                         .extend(sent.saturating_add(self.area.terms.working_nanos()));
                     return Ok(());
@@ -86,7 +88,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     }
 
     fn next_beat(&self, last: Slot) -> Slot {
-        let (state, generation) = if self.inherits.get() {
+        let (state, generation) = if self.inherits.load(Ordering::Acquire) {
             (last.state, last.generation)
         } else {
             (SlotState::Live, self.me.generation)
@@ -96,14 +98,14 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
             generation,
             counter: last.counter.wrapping_add(1),
             token: self.tokens.next(),
-            wanted: self.wanted.get(),
+            wanted: self.wanted.load(Ordering::Relaxed),
             ..last
         }
     }
 
     /// Waits until no other future of this service changes the own slot, and keeps it so.
     pub(crate) async fn own_turn(&self) -> OwnTurn<'_> {
-        while self.own_busy.replace(true) {
+        while self.own_busy.swap(true, Ordering::Acquire) {
             self.clock.sleep_until(self.after(TURN_NANOS)).await;
         }
         OwnTurn(&self.own_busy)
@@ -137,20 +139,11 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         }
     }
 
-    fn doubtful(&self) -> Option<Cell> {
-        let table = self.table.borrow();
-        let mut doubtful = table
-            .iter()
-            .filter(|(_, entry)| matches!(entry, Entry::Doubt));
-        doubtful.next().map(|(cell, _)| *cell)
-    }
-
     /// Releases the locks that operations left in doubt, as far as the device lets it.
     pub(crate) async fn mend(&self) {
         self.quiesce().await;
-        while let Some(cell) = self.doubtful() {
-            // Begun without waiting in between: the lock may be acquired anew at any time.
-            let Ok(change) = self.begin(cell) else { return };
+        // Found and begun in one step: the lock may be acquired anew at any time.
+        while let Some(change) = self.begin_doubtful() {
             // One failure is enough: the device is not well, and the next beat comes back here.
             if self.finish_release(change).await.is_err() {
                 return;

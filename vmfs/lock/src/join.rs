@@ -3,11 +3,11 @@
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::{self, RefCell};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
+use spin::Mutex;
 
 use crate::area::{Area, Backend};
 use crate::error::LockError;
@@ -107,12 +107,12 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
             step,
             me,
             tokens,
-            own: RefCell::new(own),
-            own_busy: cell::Cell::new(false),
-            inherits: cell::Cell::new(inherits),
-            table: RefCell::new(BTreeMap::new()),
-            watch: RefCell::new(Watch::default()),
-            wanted: cell::Cell::new(0),
+            own: Mutex::new(own),
+            own_busy: AtomicBool::new(false),
+            inherits: AtomicBool::new(inherits),
+            table: Mutex::new(BTreeMap::new()),
+            watch: Mutex::new(Watch::default()),
+            wanted: AtomicU64::new(0),
             claimed: Arc::new(AtomicU64::new(0)),
         };
         if inherits && area.backend != Backend::Local {
@@ -130,11 +130,11 @@ impl<D: BlockDevice + Clone, C: Clock + Clone> Locks<D, C> {
     /// Returns [`LockError::Lost`] if another host has taken the slot over, and errors of the device; the other hosts
     /// then find this one dead after a while. So they do after [`LockError::Unrecovered`].
     pub async fn leave(self) -> Result<(), LockError> {
-        if self.inherits.get() {
+        if self.inherits.load(Ordering::Acquire) {
             return Err(LockError::Unrecovered);
         }
         self.quiesce().await;
-        let mut image = self.own.borrow().image.clone();
+        let mut image = self.own.lock().image.clone();
         let cell = self.area.slot_cell(self.me.slot);
         for _ in 0..ROUNDS {
             let free = self.own_slot(&image)?.freed(self.tokens.next())?;
@@ -181,8 +181,10 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
         let terms = &self.area.terms;
         let watch_nanos = terms.lease_nanos().saturating_add(terms.reclaim_nanos());
         let patience_nanos = watch_nanos.saturating_mul(3);
+        let mut races = 0;
         loop {
             let offers = self.offers(&mut watches, &journal_of).await?;
+            let mut raced = false;
             for offer in offers {
                 let number = offer.me.slot;
                 let cell = self.area.slot_cell(number);
@@ -203,6 +205,12 @@ impl<D: BlockDevice, C: Clock> Joining<'_, D, C> {
                     let slot = offer.taken;
                     return Ok((Own { slot, image }, offer.me));
                 }
+                raced = true;
+            }
+            // Another host was faster, so the next slot is worth a look at once; every race has a winner.
+            if raced && races < self.area.slots {
+                races = races.saturating_add(1);
+                continue;
             }
             let now = self.clock.now();
             if now.saturating_since(begun) > patience_nanos {

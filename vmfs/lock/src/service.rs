@@ -1,15 +1,16 @@
 //! The service that a host has for each volume it has mounted: its place among the hosts, and the locks it holds.
 //!
-//! Here is what all operations share; each has a file of its own beside. Nothing is borrowed across an await, so any
-//! number of its futures may run beside each other on one executor.
+//! Here is what all operations share; each has a file of its own beside. Its futures may run beside each other, on one
+//! CPU or on several: what they share is behind spin locks that are held for a look or a change, never over an await, and
+//! never two at a time.
 
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use core::cell::{self, RefCell};
-use core::sync::atomic::AtomicU64;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use api::block::BlockDevice;
 use api::time::{Clock, HostInstant};
+use spin::Mutex;
 
 use crate::area::{Area, Cell};
 use crate::error::LockError;
@@ -37,14 +38,14 @@ pub struct Locks<D: BlockDevice, C: Clock> {
     pub(crate) step: Step<D, C>,
     pub(crate) me: Member,
     pub(crate) tokens: Tokens,
-    pub(crate) own: RefCell<Own>,
+    pub(crate) own: Mutex<Own>,
     /// A change of the own slot is under way.
-    pub(crate) own_busy: cell::Cell<bool>,
+    pub(crate) own_busy: AtomicBool,
     /// The slot still stands for the dead host from which this one has it.
-    pub(crate) inherits: cell::Cell<bool>,
-    pub(crate) table: RefCell<BTreeMap<Cell, Entry>>,
-    pub(crate) watch: RefCell<Watch>,
-    pub(crate) wanted: cell::Cell<u64>,
+    pub(crate) inherits: AtomicBool,
+    pub(crate) table: Mutex<BTreeMap<Cell, Entry>>,
+    pub(crate) watch: Mutex<Watch>,
+    pub(crate) wanted: AtomicU64,
     /// By slot, a bit: a claim on it is in hand.
     pub(crate) claimed: Arc<AtomicU64>,
 }
@@ -53,21 +54,21 @@ pub struct Locks<D: BlockDevice, C: Clock> {
 #[derive(Debug)]
 pub(crate) struct Tokens {
     nonce: u64,
-    sequence: cell::Cell<u64>,
+    sequence: AtomicU64,
 }
 
 impl Tokens {
     pub(crate) const fn new(nonce: u64) -> Self {
         Self {
             nonce,
-            sequence: cell::Cell::new(0),
+            sequence: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn next(&self) -> Token {
         // 64 bits do not run out: at a million tokens a second they last half a million years.
-        let sequence = self.sequence.get().wrapping_add(1);
-        self.sequence.set(sequence);
+        let before = self.sequence.fetch_add(1, Ordering::Relaxed);
+        let sequence = before.wrapping_add(1);
         Token {
             nonce: self.nonce,
             sequence,
@@ -118,7 +119,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Returns this host's journal.
     #[must_use]
     pub fn journal(&self) -> Journal {
-        self.own.borrow().slot.journal
+        self.own.lock().slot.journal
     }
 
     /// Returns the lease, for whoever wants to know how long it lasts.
@@ -130,7 +131,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Tells how this host holds the lock at `cell`.
     #[must_use]
     pub fn holds(&self, cell: Cell) -> Option<Mode> {
-        match self.table.borrow().get(&cell) {
+        match self.table.lock().get(&cell) {
             Some(Entry::Held(mode, _)) => Some(*mode),
             _ => None,
         }
@@ -138,7 +139,8 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
 
     /// Publishes with the next beat that this host waits for the lock at `cell`; `None` takes it back.
     pub fn want(&self, cell: Option<Cell>) {
-        self.wanted.set(cell.map_or(0, |cell| cell.0));
+        let lba = cell.map_or(0, |cell| cell.0);
+        self.wanted.store(lba, Ordering::Relaxed);
     }
 
     /// Waits until no write of unknown fate of this host can take effect any more. Whoever gives up a right to write
@@ -160,9 +162,25 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         self.clock.now().saturating_add(nanos)
     }
 
+    /// Begins to clean up behind an operation that was left in the middle, if there was one.
+    pub(crate) fn begin_doubtful(&self) -> Option<Change<'_>> {
+        let mut table = self.table.lock();
+        let doubtful = table
+            .iter_mut()
+            .find(|(_, entry)| matches!(entry, Entry::Doubt));
+        let (cell, entry) = doubtful?;
+        *entry = Entry::Changing;
+        Some(Change {
+            table: &self.table,
+            cell: *cell,
+            before: Some(Entry::Doubt),
+            sent: false,
+        })
+    }
+
     /// Begins an operation on a lock.
     pub(crate) fn begin(&self, cell: Cell) -> Result<Change<'_>, LockError> {
-        let mut table = self.table.borrow_mut();
+        let mut table = self.table.lock();
         if table.len() >= LOCKS_MAX && !table.contains_key(&cell) {
             return Err(LockError::TooMany);
         }
@@ -201,7 +219,7 @@ impl<D: BlockDevice, C: Clock> Drop for Locks<D, C> {
 /// An operation on a lock that is under way. Left in the middle, it puts the lock in doubt once something was sent.
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
-    table: &'a RefCell<BTreeMap<Cell, Entry>>,
+    table: &'a Mutex<BTreeMap<Cell, Entry>>,
     cell: Cell,
     before: Option<Entry>,
     /// A swap was begun of which it is not known that it can have no effect any more.
@@ -241,7 +259,7 @@ impl Drop for Change<'_> {
         } else {
             self.before.take()
         };
-        let mut table = self.table.borrow_mut();
+        let mut table = self.table.lock();
         match after {
             Some(entry) => table.insert(self.cell, entry),
             None => table.remove(&self.cell),

@@ -12,10 +12,11 @@ mod seat;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::{self, RefCell};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use api::block::{BlockDevice, BlockError, Buffer, Durability};
 use api::time::{Clock, HostInstant};
+use spin::Mutex;
 
 use crate::area::{Area, Backend, Cell};
 use crate::error::LockError;
@@ -94,8 +95,8 @@ impl<D: BlockDevice, C: Clock> Step<D, C> {
             device,
             clock,
             lease,
-            late: RefCell::new(BTreeMap::new()),
-            noted: cell::Cell::new(0),
+            late: Mutex::new(BTreeMap::new()),
+            noted: AtomicU64::new(0),
         };
         match area.backend {
             Backend::CompareAndWrite => {
@@ -164,9 +165,9 @@ pub(crate) struct Fenced<D, C> {
     clock: C,
     lease: Arc<Lease>,
     /// Blocks to which a write may still come late, and what it holds.
-    late: RefCell<BTreeMap<u64, Late>>,
+    late: Mutex<BTreeMap<u64, Late>>,
     /// Writes that were noted as late so far.
-    noted: cell::Cell<u64>,
+    noted: AtomicU64,
 }
 
 /// A write that may still come.
@@ -192,7 +193,7 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
     async fn put(&self, lba: u64, head: &[u8], fence: Fence) -> Result<(), BlockError> {
         let same = self
             .late
-            .borrow()
+            .lock()
             .get(&lba)
             .is_some_and(|late| late.head == head);
         if !same {
@@ -228,22 +229,22 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
 
     /// Waits until no write to block `lba` can come late any more.
     async fn wait_late(&self, lba: u64) {
-        while self.late.borrow().contains_key(&lba) {
+        while self.late.lock().contains_key(&lba) {
             self.drain().await;
         }
     }
 
     /// Waits until no write at all can come late any more.
     async fn wait_all_late(&self) {
-        while !self.late.borrow().is_empty() {
+        while !self.late.lock().is_empty() {
             self.drain().await;
         }
     }
 
     async fn drain(&self) {
-        let noted = self.noted.get();
+        let noted = self.noted.load(Ordering::Acquire);
         self.device.drain().await;
-        self.late.borrow_mut().retain(|_, late| late.number > noted);
+        self.late.lock().retain(|_, late| late.number > noted);
     }
 
     fn block_len(&self) -> usize {
@@ -311,10 +312,12 @@ impl<D: BlockDevice, C: Clock> Fenced<D, C> {
     }
 
     fn note_late(&self, lba: u64, head: &[u8]) {
-        let number = self.noted.get().saturating_add(1);
-        self.noted.set(number);
         let head = Vec::from(head);
-        self.late.borrow_mut().insert(lba, Late { number, head });
+        let mut late = self.late.lock();
+        // Counted under the lock, so that whoever sees the number finds the entry.
+        let before = self.noted.fetch_add(1, Ordering::AcqRel);
+        let number = before.saturating_add(1);
+        late.insert(lba, Late { number, head });
     }
 
     /// Makes the block that holds `image`.

@@ -138,6 +138,16 @@ impl Mark {
             bit,
         }
     }
+
+    /// Does the same unless it is set already.
+    fn try_set(claimed: &Arc<AtomicU64>, number: u16) -> Option<Self> {
+        let bit = Self::bit_of(number);
+        let before = claimed.fetch_or(bit, Ordering::AcqRel);
+        (before & bit == 0).then(|| Self {
+            claimed: Arc::clone(claimed),
+            bit,
+        })
+    }
 }
 
 impl Drop for Mark {
@@ -232,7 +242,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
                 settled: false,
             };
         };
-        let unchanged_nanos = self.watch.borrow_mut().note(number, slot.token, moment);
+        let unchanged_nanos = self.watch.lock().note(number, slot.token, moment);
         let life = match slot.state {
             SlotState::Free => Life::Free,
             SlotState::Live if number == self.me.slot => Life::Me,
@@ -259,7 +269,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// Judges a slot that another owner left live.
     fn is_dead(&self, slot: &Slot, unchanged_nanos: u64) -> bool {
         // This very machine left the slot behind in a former life: it runs again, so that life has ended.
-        let former_life = slot.uuid == self.own.borrow().slot.uuid;
+        let former_life = slot.uuid == self.own.lock().slot.uuid;
         let alone = self.area.backend == Backend::Local;
         former_life || alone || unchanged_nanos >= self.area.terms.lease_nanos()
     }
@@ -268,8 +278,8 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
     /// done, and [`Locks::clear`] called, this host can get no lock, and its journal is not its own.
     #[must_use]
     pub fn inherited(&self) -> Option<Claim> {
-        let own = self.own.borrow();
-        self.inherits.get().then(|| Claim {
+        let own = self.own.lock();
+        self.inherits.load(Ordering::Acquire).then(|| Claim {
             victim: own.slot.clone(),
             image: own.image.clone(),
             _mark: Mark::set(&self.claimed, self.me.slot),
@@ -292,10 +302,11 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         let not_dead = LockError::NotDead { slot: number };
         let neighbours = self.survey().await?;
         let neighbour = neighbours.get(usize::from(number)).ok_or(not_dead)?;
-        if neighbour.life != Life::Dead || self.is_claimed(number) {
+        if neighbour.life != Life::Dead {
             return Err(not_dead);
         }
-        let mark = Mark::set(&self.claimed, number);
+        // Two of this host's tasks may have found it dead.
+        let mark = Mark::try_set(&self.claimed, number).ok_or(not_dead)?;
         let expected = neighbour.slot.encode();
         let victim = Slot {
             state: SlotState::Replaying(self.me),
@@ -335,7 +346,7 @@ impl<D: BlockDevice, C: Clock> Locks<D, C> {
         let number = claim.victim.number;
         if number == self.me.slot {
             // The next beat says that the slot is this host's own now.
-            self.inherits.set(false);
+            self.inherits.store(false, Ordering::Release);
             return self.beat().await;
         }
         let cell = self.area.slot_cell(number);

@@ -78,6 +78,11 @@ fn print(name: &str, value: f64) {
     println!("bench {name} {value}");
 }
 
+/// Prints the milliseconds since `start`.
+fn print_ms(name: &str, start: Instant) {
+    print(name, start.elapsed().as_secs_f64() * 1000.0);
+}
+
 fn print_ratio(name: &str, best: &Best) {
     print(name, best.ours / best.theirs);
 }
@@ -364,7 +369,8 @@ async fn to_device(disk: &FileDisk, block: u64, pattern: &Pattern, len: u64) -> 
     Ok(())
 }
 
-/// How mount, check and recovery grow with a volume: requests to the device, which repeat to the digit.
+/// How mount, check and recovery grow with a volume: requests to the device, which repeat to the digit, and the time that
+/// they take on a disk in memory.
 fn sizes() -> Result<()> {
     for (name, bytes) in [("1g", 1_u64 << 30), ("1t", 1 << 40), ("64t", 1 << 46)] {
         let disk = RamDisk::new(bytes, 512);
@@ -383,7 +389,9 @@ fn sizes() -> Result<()> {
             )
         };
         let before = now();
+        let start = Instant::now();
         let mut volume = block_on(mount())?;
+        print_ms(&format!("mount_ms_{name}"), start);
         print(&format!("mount_requests_{name}"), requests(before));
         let root = volume.root();
         for index in 0..200 {
@@ -393,11 +401,15 @@ fn sizes() -> Result<()> {
         // As if the host had died: what it committed is in its journal only.
         drop(volume);
         let before = now();
+        let start = Instant::now();
         let volume = block_on(mount())?;
+        print_ms(&format!("recovery_ms_{name}"), start);
         print(&format!("recovery_requests_{name}"), requests(before));
         block_on(volume.unmount())?;
         let before = now();
+        let start = Instant::now();
         let report = block_on(fsck(&disk, Action::Check, |_, _| {}))?;
+        print_ms(&format!("fsck_ms_{name}"), start);
         print(&format!("fsck_requests_{name}"), requests(before));
         if !report.is_clean() {
             return Err(anyhow!("the measured volume is damaged"));

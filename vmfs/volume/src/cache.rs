@@ -4,18 +4,18 @@
 //! transaction of the journal holds them, then *committed* until written in place. Nothing here does I/O.
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use zerocopy::byteorder::little_endian::U64;
 
-use crate::format::{Bytes, Header, ImageRef, seal};
+use crate::format::{Bytes, Header};
 use crate::locks::LockName;
 
 /// A unit in memory.
 #[derive(Debug)]
 struct Cached {
-    image: Rc<Bytes>,
+    image: Arc<Bytes>,
     /// The lock that makes this copy true.
     owner: LockName,
     /// Looked at since the last round of eviction.
@@ -25,21 +25,21 @@ struct Cached {
 /// Changes of the operation under way.
 #[derive(Debug, Default)]
 pub(crate) struct Overlay {
-    units: BTreeMap<u64, (Rc<Bytes>, LockName)>,
+    units: BTreeMap<u64, (Arc<Bytes>, LockName)>,
 }
 
 impl Overlay {
-    pub(crate) fn get(&self, address: u64) -> Option<Rc<Bytes>> {
-        self.units.get(&address).map(|(image, _)| Rc::clone(image))
+    pub(crate) fn get(&self, address: u64) -> Option<Arc<Bytes>> {
+        self.units.get(&address).map(|(image, _)| Arc::clone(image))
     }
 
     /// Returns a unit to change; copies it if somebody still looks at it.
     pub(crate) fn get_mut(&mut self, address: u64) -> Option<&mut Bytes> {
         let (image, _) = self.units.get_mut(&address)?;
-        Some(Rc::make_mut(image))
+        Some(Arc::make_mut(image))
     }
 
-    pub(crate) fn insert(&mut self, address: u64, image: Rc<Bytes>, owner: LockName) {
+    pub(crate) fn insert(&mut self, address: u64, image: Arc<Bytes>, owner: LockName) {
         self.units.insert(address, (image, owner));
     }
 
@@ -70,7 +70,7 @@ pub(crate) struct Cache {
     /// Candidates for eviction, oldest first; may name units that are gone.
     order: VecDeque<u64>,
     running: BTreeSet<u64>,
-    committed: BTreeMap<u64, Rc<Bytes>>,
+    committed: BTreeMap<u64, Arc<Bytes>>,
     capacity: usize,
     /// The highest version seen; a change gets the next one.
     stamp: u64,
@@ -90,10 +90,10 @@ impl Cache {
         }
     }
 
-    pub(crate) fn get(&mut self, address: u64) -> Option<Rc<Bytes>> {
+    pub(crate) fn get(&mut self, address: u64) -> Option<Arc<Bytes>> {
         let cached = self.units.get_mut(&address)?;
         cached.recent = true;
-        Some(Rc::clone(&cached.image))
+        Some(Arc::clone(&cached.image))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,7 +101,7 @@ impl Cache {
     }
 
     /// Keeps a unit that was read under `owner`.
-    pub(crate) fn insert(&mut self, address: u64, image: Rc<Bytes>, owner: LockName) {
+    pub(crate) fn insert(&mut self, address: u64, image: Arc<Bytes>, owner: LockName) {
         self.see(&image);
         self.put(address, image, owner);
         self.evict();
@@ -117,7 +117,7 @@ impl Cache {
         self.stamp = self.stamp.max(Header::of(image).version.get());
     }
 
-    fn put(&mut self, address: u64, image: Rc<Bytes>, owner: LockName) {
+    fn put(&mut self, address: u64, image: Arc<Bytes>, owner: LockName) {
         let cached = Cached {
             image,
             owner,
@@ -182,7 +182,7 @@ impl Cache {
         }
         self.stamp = self.stamp.saturating_add(1);
         for (address, (mut image, owner)) in overlay.units {
-            Header::of_mut(Rc::make_mut(&mut image)).version = U64::new(self.stamp);
+            Header::of_mut(Arc::make_mut(&mut image)).version = U64::new(self.stamp);
             self.put(address, image, owner);
             self.running.insert(address);
         }
@@ -196,39 +196,40 @@ impl Cache {
         !self.committed.is_empty()
     }
 
-    /// Seals the images of the running transaction and returns them with their references, by rising address.
-    pub(crate) fn seal_running(&mut self) -> Vec<(ImageRef, Rc<Bytes>)> {
-        let mut images = Vec::with_capacity(self.running.len());
-        for address in &self.running {
-            let Some(cached) = self.units.get_mut(address) else {
-                continue;
-            };
-            let bytes = Rc::make_mut(&mut cached.image);
-            seal(bytes);
-            let reference = ImageRef {
-                address: U64::new(*address),
-                crc: Header::of(bytes).crc,
-                reserved: 0.into(),
-            };
-            images.push((reference, Rc::clone(&cached.image)));
-        }
-        images
+    /// Returns the units of the running transaction, by rising address. Their checksums are old.
+    pub(crate) fn running(&self) -> Vec<(u64, Arc<Bytes>)> {
+        let cached = |address: &u64| Some((*address, Arc::clone(&self.units.get(address)?.image)));
+        self.running.iter().filter_map(cached).collect()
+    }
+
+    /// Returns a unit as the journal has it, if it names the unit.
+    pub(crate) fn in_journal(&self, address: u64) -> Option<&Bytes> {
+        self.committed.get(&address).map(|image| &**image)
+    }
+
+    /// Returns how many units the journal would name if the running transaction were in it.
+    pub(crate) fn in_journal_with_running(&self) -> usize {
+        let new = self
+            .running
+            .iter()
+            .filter(|address| !self.committed.contains_key(address))
+            .count();
+        self.committed.len().saturating_add(new)
     }
 
     /// The running transaction is in the journal.
-    pub(crate) fn committed(&mut self, images: Vec<(ImageRef, Rc<Bytes>)>) {
-        for (reference, image) in images {
-            let address = reference.address.get();
+    pub(crate) fn committed(&mut self, images: Vec<(u64, Arc<Bytes>)>) {
+        for (address, image) in images {
             self.running.remove(&address);
             self.committed.insert(address, image);
         }
     }
 
     /// Returns what waits to be written in place, by rising address.
-    pub(crate) fn to_write(&self) -> Vec<(u64, Rc<Bytes>)> {
+    pub(crate) fn to_write(&self) -> Vec<(u64, Arc<Bytes>)> {
         self.committed
             .iter()
-            .map(|(address, image)| (*address, Rc::clone(image)))
+            .map(|(address, image)| (*address, Arc::clone(image)))
             .collect()
     }
 

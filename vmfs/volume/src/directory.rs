@@ -16,7 +16,7 @@ use crate::format::{
     STATE_LIVE, blank,
 };
 use crate::locks::{LockMode, LockName};
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 /// The low bits of a key tell names of equal hash apart.
 const PROBES: u64 = 0xff;
@@ -152,7 +152,7 @@ impl<H: Host> Volume<H> {
     /// [`Error::NotFound`], [`Error::NotADirectory`], [`Error::BadName`], or the device's.
     pub async fn lookup(&mut self, directory: FileId, name: &str) -> Result<FileId, Error> {
         check_name(name)?;
-        self.operate(async |volume| {
+        operate!(self, |volume| {
             volume.lock_directory(directory, LockMode::Shared).await?;
             let entry = volume.find_name(directory, name).await?;
             let inode = entry.ok_or(Error::NotFound)?.target.get();
@@ -162,7 +162,6 @@ impl<H: Host> Volume<H> {
                 generation: Inode::of(&bytes).head.generation.get(),
             })
         })
-        .await
     }
 
     /// Returns at most `count` entries of a directory and where to go on: 0 to begin with, `None` at the end. Names
@@ -176,7 +175,7 @@ impl<H: Host> Volume<H> {
         from: u64,
         count: usize,
     ) -> Result<(Vec<Stat>, Option<u64>), Error> {
-        self.operate(async |volume| {
+        operate!(self, |volume| {
             volume.lock_directory(directory, LockMode::Shared).await?;
             let mut stats = Vec::new();
             let mut next = Some(from);
@@ -195,7 +194,6 @@ impl<H: Host> Volume<H> {
             }
             Ok((stats, next))
         })
-        .await
     }
 
     /// Returns what is known of a file or directory. Another host that has it open may know better.
@@ -221,7 +219,7 @@ impl<H: Host> Volume<H> {
         kind: Kind,
     ) -> Result<FileId, Error> {
         check_name(name)?;
-        self.operate(async |volume| {
+        operate!(self, |volume| {
             volume
                 .lock_directory(directory, LockMode::Exclusive)
                 .await?;
@@ -233,7 +231,6 @@ impl<H: Host> Volume<H> {
             volume.add_name(directory, name, kind, address).await?;
             Ok(id)
         })
-        .await
     }
 
     /// Moves a file or directory to another name, in the same directory or another one.
@@ -250,8 +247,9 @@ impl<H: Host> Volume<H> {
     ) -> Result<(), Error> {
         check_name(name)?;
         check_name(new_name)?;
-        self.operate(async |volume| volume.rename_once(from, name, to, new_name).await)
-            .await
+        operate!(self, |volume| volume
+            .rename_once(from, name, to, new_name)
+            .await)
     }
 
     async fn rename_once(
@@ -425,7 +423,7 @@ impl<H: Host> Volume<H> {
         set_name(inode, name);
         let owner = LockName::Unit(address);
         self.overlay
-            .insert(address, alloc::rc::Rc::new(bytes), owner);
+            .insert(address, alloc::sync::Arc::new(bytes), owner);
         FileId {
             inode: address,
             generation,

@@ -4,7 +4,7 @@
 //! whether data was written since the last flush. It knows nothing of units or files.
 
 use alloc::boxed::Box;
-use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use api::block::{BlockDevice, BlockError, Buffer, Completion, Durability, Geometry};
 
@@ -17,21 +17,21 @@ pub struct Disk<D> {
     device: D,
     geometry: Geometry,
     /// A request's future was dropped, or its answer came too late: it may still be under way.
-    abandoned: Cell<bool>,
+    abandoned: AtomicBool,
     /// Something was written and not flushed since.
-    unflushed: Cell<bool>,
+    unflushed: AtomicBool,
 }
 
 /// Notes a request whose future is dropped before its end.
 struct Underway<'a> {
-    abandoned: &'a Cell<bool>,
+    abandoned: &'a AtomicBool,
     done: bool,
 }
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         if !self.done {
-            self.abandoned.set(true);
+            self.abandoned.store(true, Ordering::Release);
         }
     }
 }
@@ -60,9 +60,9 @@ impl<D: BlockDevice> Disk<D> {
         Self {
             device,
             geometry,
-            abandoned: Cell::new(false),
+            abandoned: AtomicBool::new(false),
             // What others wrote before is unknown.
-            unflushed: Cell::new(true),
+            unflushed: AtomicBool::new(true),
         }
     }
 
@@ -71,7 +71,7 @@ impl<D: BlockDevice> Disk<D> {
     /// # Errors
     /// The device's.
     pub async fn flush_all(&self) -> Result<(), BlockError> {
-        self.unflushed.set(true);
+        self.unflushed.store(true, Ordering::Release);
         self.flush().await
     }
 
@@ -87,9 +87,9 @@ impl<D: BlockDevice> Disk<D> {
 
     /// Waits until nothing is under way that nobody waits for.
     pub async fn settle(&self) {
-        if self.abandoned.get() {
+        if self.abandoned.load(Ordering::Acquire) {
             self.device.drain().await;
-            self.abandoned.set(false);
+            self.abandoned.store(false, Ordering::Release);
         }
     }
 
@@ -149,7 +149,7 @@ impl<D: BlockDevice> Disk<D> {
 
     async fn write_one(&self, lba: u64, buffer: Buffer, durability: Durability) -> Completion {
         if durability == Durability::Cached {
-            self.unflushed.set(true);
+            self.unflushed.store(true, Ordering::Release);
         }
         let mut underway = self.begin();
         let (buffer, result) = self.device.write(lba, buffer, durability).await;
@@ -217,7 +217,7 @@ impl<D: BlockDevice> Disk<D> {
             .saturating_sub(end.checked_rem(logical).unwrap_or(0))
             .max(first);
         if last > first {
-            self.unflushed.set(true);
+            self.unflushed.store(true, Ordering::Release);
             let mut underway = self.begin();
             let blocks = last.saturating_sub(first).checked_div(logical).unwrap_or(0);
             let lba = first.checked_div(logical).unwrap_or(0);
@@ -262,12 +262,12 @@ impl<D: BlockDevice> Disk<D> {
     /// # Errors
     /// The device's.
     pub async fn flush(&self) -> Result<(), BlockError> {
-        if self.unflushed.get() && self.geometry.volatile_cache {
+        if self.unflushed.load(Ordering::Acquire) && self.geometry.volatile_cache {
             // Cleared before the flush begins: what is written meanwhile is not covered by it.
-            self.unflushed.set(false);
+            self.unflushed.store(false, Ordering::Release);
             let result = self.device.flush().await;
             if result.is_err() {
-                self.unflushed.set(true);
+                self.unflushed.store(true, Ordering::Release);
             }
             return result;
         }

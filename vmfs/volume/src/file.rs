@@ -6,7 +6,7 @@ use crate::directory::{FileId, check_generation};
 use crate::error::Error;
 use crate::format::{BLOCK_BYTES, Entry, Inode, KIND_FILE, LAYOUT_TREE, MAGIC_INODE};
 use crate::locks::{LockMode, LockName};
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 /// Extents that a handle remembers.
 const REMEMBERED: usize = 8;
@@ -152,18 +152,16 @@ impl<H: Host> Volume<H> {
         if !self.layout.is_inode(id.inode) {
             return Err(Error::NotFound);
         }
-        let (size, layout) = self
-            .operate(async |volume| {
-                volume.lock_for_open(name, mode).await?;
-                let bytes = volume.load(id.inode, MAGIC_INODE, name).await?;
-                let inode = Inode::of(&bytes);
-                check_generation(inode, id)?;
-                if inode.head.kind.get() != KIND_FILE {
-                    return Err(Error::IsADirectory);
-                }
-                Ok((inode.head.size.get(), inode.head.layout.get()))
-            })
-            .await?;
+        let (size, layout) = operate!(self, |volume| {
+            volume.lock_for_open(name, mode).await?;
+            let bytes = volume.load(id.inode, MAGIC_INODE, name).await?;
+            let inode = Inode::of(&bytes);
+            check_generation(inode, id)?;
+            if inode.head.kind.get() != KIND_FILE {
+                return Err(Error::IsADirectory);
+            }
+            Ok((inode.head.size.get(), inode.head.layout.get()))
+        })?;
         if let Some(kept) = self.kept.get_mut(name) {
             kept.pins = kept.pins.saturating_add(1);
         }

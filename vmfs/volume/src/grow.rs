@@ -13,7 +13,7 @@ use crate::format::{self, Header, Member, SUPERBLOCK_A, SUPERBLOCK_B, Superblock
 use crate::layout::Layout;
 use crate::locks::{LockMode, LockName};
 use crate::mkfs;
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 impl<H: Host> Volume<H> {
     /// Takes what the device has gained, while files are open; returns how many blocks that is. A device of several
@@ -26,8 +26,9 @@ impl<H: Host> Volume<H> {
         members: impl Fn(u64) -> Option<Vec<Member>>,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<u64, Error> {
-        self.operate(async |volume| volume.lock(LockName::Superblock, LockMode::Exclusive).await)
-            .await?;
+        operate!(self, |volume| volume
+            .lock(LockName::Superblock, LockMode::Exclusive)
+            .await)?;
         self.refresh().await?;
         let old = self.layout.clusters;
         let mut layout = self.layout.clone();

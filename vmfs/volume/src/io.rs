@@ -16,7 +16,7 @@ use crate::format::{
 };
 use crate::locks::{LockMode, LockName};
 use crate::map::{capacity, end_of, extent};
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 /// Blocks that one step writes where nothing was written before.
 const BLOCKS_PER_STEP: u64 = 64;
@@ -189,8 +189,7 @@ impl<H: Host> Volume<H> {
         file.check_exclusive()?;
         file.forget();
         let id = file.id;
-        self.operate(async |volume| volume.fill(id, at, piece, run).await)
-            .await
+        operate!(self, |volume| volume.fill(id, at, piece, run).await)
     }
 
     /// Writes into blocks that hold nothing yet, and makes them part of the file; returns how many bytes.
@@ -233,8 +232,7 @@ impl<H: Host> Volume<H> {
             return self.make_tree(file).await;
         }
         let id = file.id;
-        self.operate(async |volume| volume.make_sub_block(id).await)
-            .await?;
+        operate!(self, |volume| volume.make_sub_block(id).await)?;
         file.layout = LAYOUT_SUB_BLOCK;
         Ok(())
     }
@@ -273,8 +271,9 @@ impl<H: Host> Volume<H> {
         let id = file.id;
         let address = id.inode;
         if file.layout == LAYOUT_INLINE {
-            self.operate(async |volume| volume.write_inline(id, offset, gap, bytes, size).await)
-                .await?;
+            operate!(self, |volume| volume
+                .write_inline(id, offset, gap, bytes, size)
+                .await)?;
             file.size = size;
             return Ok(());
         }

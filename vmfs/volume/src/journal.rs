@@ -4,20 +4,27 @@
 //! unit, makes them durable and then moves the tail. In memory nothing changes before the device has answered, so a
 //! dropped future leaves the volume as it was.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use api::block::{BlockDevice, Buffer, Durability};
+use zerocopy::byteorder::little_endian::U32;
 
 use crate::disk::Disk;
 use crate::error::Error;
 use crate::format::{
-    Bytes, ImageRef, JournalHeader, TRANSACTION_UNITS_MAX, TransactionUnit, UNIT, UNIT_BYTES,
+    Bytes, Header, JournalHeader, TRANSACTION_BYTES_MAX, TransactionHead, UNIT, UNIT_BYTES,
+    unit_crc,
 };
 use crate::layout::Layout;
+use crate::record::{Draft, RECORD_BYTES_MAX};
+use crate::together;
 use crate::volume::{Host, Volume};
 
 /// Most units that one write to their place covers.
 const RUN_UNITS_MAX: usize = 256;
+/// Such writes that are under way at a time, each to both copies.
+const RUNS_AT_A_TIME: usize = 16;
 
 /// Where this host's journal stands.
 #[derive(Debug)]
@@ -32,6 +39,8 @@ pub(crate) struct Journal {
     sequence: u64,
     /// Units between tail and position.
     used: u64,
+    /// Most units that the transactions between may name.
+    units_most: usize,
 }
 
 impl Journal {
@@ -44,13 +53,23 @@ impl Journal {
             position,
             sequence,
             used: 0,
+            units_most: usize::try_from(layout.journal_units_max()).unwrap_or(usize::MAX),
         }
     }
 
-    /// Returns the most units of one transaction: two of that size fit the ring.
+    /// Keeps fewer units waiting for their places than the format allows.
+    pub(crate) fn limit_units(&mut self, most: usize) {
+        let least = self.units_max();
+        self.units_most = self.units_most.min(most.max(least));
+    }
+
+    /// Returns the most units of one transaction: two of that size fit the ring, however much of them changed.
     pub(crate) fn units_max(&self) -> usize {
-        let half = usize::try_from(self.ring / 2).unwrap_or(usize::MAX);
-        half.saturating_sub(1).min(TRANSACTION_UNITS_MAX)
+        let half = (self.ring / 2).saturating_mul(UNIT_BYTES);
+        let bytes = half.min(u64::from(TRANSACTION_BYTES_MAX));
+        let records = bytes.saturating_sub(size_of::<TransactionHead>() as u64);
+        let most = records.checked_div(RECORD_BYTES_MAX as u64).unwrap_or(0);
+        usize::try_from(most).unwrap_or(usize::MAX)
     }
 
     const fn has_room(&self, units: u64) -> bool {
@@ -75,7 +94,7 @@ impl Journal {
     }
 
     /// Writes a transaction and makes it durable.
-    async fn write<D: BlockDevice>(&self, disk: &Disk<D>, bytes: &Buffer) -> Result<(), Error> {
+    async fn write<D: BlockDevice>(&self, disk: &Disk<D>, bytes: Buffer) -> Result<(), Error> {
         let room = self
             .ring
             .saturating_sub(self.position)
@@ -91,8 +110,7 @@ impl Journal {
                 disk.flush().await?;
             }
             _ => {
-                let buffer = bytes.clone();
-                disk.write_durably(self.at(self.position), buffer).await?;
+                disk.write_durably(self.at(self.position), bytes).await?;
             }
         }
         Ok(())
@@ -106,25 +124,17 @@ impl Journal {
     }
 }
 
+/// Returns how many units of the ring some bytes take.
+fn units_of(bytes: &Buffer) -> u64 {
+    (bytes.len() as u64).div_ceil(UNIT_BYTES)
+}
+
 /// Puts a header into the unit that is written.
 pub(crate) fn header_buffer(header: &JournalHeader) -> Buffer {
     let mut buffer = Buffer::zeroed(UNIT);
     let bytes = zerocopy::IntoBytes::as_bytes(header);
     if let Some(target) = buffer.get_mut(..bytes.len()) {
         target.copy_from_slice(bytes);
-    }
-    buffer
-}
-
-/// Lays a transaction out as it is written.
-fn transaction(journal: &Journal, images: &[(ImageRef, alloc::rc::Rc<Bytes>)]) -> Buffer {
-    let references: Vec<ImageRef> = images.iter().map(|(image, _)| image.clone()).collect();
-    let head = TransactionUnit::build(journal.tag, journal.slot, journal.sequence, &references);
-    let units = images.len().saturating_add(1);
-    let mut buffer = Buffer::zeroed(units.saturating_mul(UNIT));
-    let sources = core::iter::once(&head).chain(images.iter().map(|(_, image)| &**image));
-    for (target, source) in buffer.chunks_exact_mut(UNIT).zip(sources) {
-        target.copy_from_slice(source);
     }
     buffer
 }
@@ -148,19 +158,36 @@ impl<H: Host> Volume<H> {
         if !self.cache.has_running() {
             return Ok(());
         }
-        let images = self.cache.seal_running();
-        let units = (images.len() as u64).saturating_add(1);
-        if !self.journal.has_room(units) {
+        // The journal names no more units than whoever replays it keeps in memory.
+        if self.cache.in_journal_with_running() > self.journal.units_most {
             self.write_in_place().await?;
         }
-        let bytes = transaction(&self.journal, &images);
-        let written = self.journal.write(&self.disk, &bytes).await;
+        let images = self.cache.running();
+        let mut bytes = self.transaction(&images);
+        if !self.journal.has_room(units_of(&bytes)) {
+            self.write_in_place().await?;
+            bytes = self.transaction(&images);
+        }
+        let units = units_of(&bytes);
+        let written = self.journal.write(&self.disk, bytes).await;
         self.or_fail(written)?;
         self.journal.advance(units);
         self.cache.committed(images);
         self.allocator.committed();
         self.running_since = None;
         Ok(())
+    }
+
+    /// Lays the running transaction out as it is written: of units that the journal names already what changed since.
+    fn transaction(&self, images: &[(u64, Arc<Bytes>)]) -> Buffer {
+        let mut draft = Draft::new();
+        for (address, image) in images {
+            draft.add(*address, self.cache.in_journal(*address), image);
+        }
+        let journal = &self.journal;
+        let mut bytes = draft.finish(journal.tag, journal.slot, journal.sequence);
+        bytes.resize(bytes.len().next_multiple_of(UNIT), 0);
+        Buffer::copied_from(&bytes)
     }
 
     /// Commits, writes everything in place and empties the journal.
@@ -187,17 +214,20 @@ impl<H: Host> Volume<H> {
 
     async fn write_images(&self) -> Result<(), Error> {
         let images = self.cache.to_write();
-        for run in images.chunk_by(|(one, _), (next, _)| one.saturating_add(1) == *next) {
-            for part in run.chunks(RUN_UNITS_MAX) {
-                self.write_run(part).await?;
-            }
+        let runs: Vec<&[(u64, Arc<Bytes>)]> = images
+            .chunk_by(|(one, _), (next, _)| one.saturating_add(1) == *next)
+            .flat_map(|run| run.chunks(RUN_UNITS_MAX))
+            .collect();
+        // Their order does not matter: until the tail moves, the journal has all of them.
+        for some in runs.chunks(RUNS_AT_A_TIME) {
+            together::all(some.iter().map(|run| self.write_run(run))).await?;
         }
         self.disk.flush().await?;
         Ok(())
     }
 
     /// Writes both copies of units that follow each other.
-    async fn write_run(&self, run: &[(u64, alloc::rc::Rc<Bytes>)]) -> Result<(), Error> {
+    async fn write_run(&self, run: &[(u64, Arc<Bytes>)]) -> Result<(), Error> {
         let Some((address, _)) = run.first() else {
             return Ok(());
         };
@@ -208,6 +238,10 @@ impl<H: Host> Volume<H> {
         let mut buffer = Buffer::zeroed(run.len().saturating_mul(UNIT));
         for (target, (_, image)) in buffer.chunks_exact_mut(UNIT).zip(run) {
             target.copy_from_slice(&**image);
+            let crc = U32::new(unit_crc(image));
+            if let Some(target) = target.first_chunk_mut::<UNIT>() {
+                Header::of_mut(target).crc = crc;
+            }
         }
         for copy in [*address, mirror] {
             let at = copy.saturating_mul(UNIT_BYTES);

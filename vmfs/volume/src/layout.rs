@@ -370,6 +370,14 @@ impl Layout {
             .saturating_sub(1)
     }
 
+    /// Returns the most units that the transactions of a journal may name.
+    #[must_use]
+    pub fn journal_units_max(&self) -> u64 {
+        self.ring_units()
+            .saturating_mul(4)
+            .min(format::JOURNAL_UNITS_MAX)
+    }
+
     /// Returns the byte address of the lock area of the cluster or inode whose unit is at `address`.
     #[must_use]
     pub fn lock_area(&self, address: u64) -> Option<u64> {

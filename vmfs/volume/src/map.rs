@@ -15,7 +15,7 @@ use crate::format::{
     MAGIC_INODE, SUB_BLOCK_BYTES, UNWRITTEN,
 };
 use crate::locks::LockName;
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 /// Extents that one step frees at most, so that a step fits the smallest journal.
 pub(crate) const EXTENTS_PER_STEP: usize = 8;
@@ -59,9 +59,9 @@ impl<H: Host> Volume<H> {
             let want = count.min(end.saturating_sub(block));
             let id = file.id;
             file.forget();
-            let done = self
-                .operate(async |volume| volume.allocate_step(id, block, want, provision).await)
-                .await?;
+            let done = operate!(self, |volume| volume
+                .allocate_step(id, block, want, provision)
+                .await)?;
             block = block.saturating_add(done);
         }
         Ok(())
@@ -109,10 +109,7 @@ impl<H: Host> Volume<H> {
         self.zero_written(file, outer.max(offset), end).await?;
         file.forget();
         let id = file.id;
-        while self
-            .operate(async |volume| volume.free_step(id, first, last).await)
-            .await?
-        {}
+        while operate!(self, |volume| volume.free_step(id, first, last).await)? {}
         Ok(())
     }
 
@@ -173,18 +170,15 @@ impl<H: Host> Volume<H> {
         let id = file.id;
         let keep = len.div_ceil(BLOCK_BYTES);
         loop {
-            let more = self
-                .operate(async |volume| {
-                    let more = volume.free_step(id, keep, u64::MAX).await?;
-                    let left = volume.tree_floor(id.inode, u64::MAX).await?;
-                    let end =
-                        left.map_or(0, |extent| extent.key.get().saturating_add(extent.blocks()));
-                    let size = &mut volume.change_inode(id.inode).await?.head.size;
-                    let reached = end.saturating_mul(BLOCK_BYTES).max(len);
-                    size.set(size.get().min(reached));
-                    Ok(more)
-                })
-                .await?;
+            let more = operate!(self, |volume| {
+                let more = volume.free_step(id, keep, u64::MAX).await?;
+                let left = volume.tree_floor(id.inode, u64::MAX).await?;
+                let end = left.map_or(0, |extent| extent.key.get().saturating_add(extent.blocks()));
+                let size = &mut volume.change_inode(id.inode).await?.head.size;
+                let reached = end.saturating_mul(BLOCK_BYTES).max(len);
+                size.set(size.get().min(reached));
+                Ok(more)
+            })?;
             if !more {
                 return Ok(());
             }
@@ -194,14 +188,13 @@ impl<H: Host> Volume<H> {
     /// Puts a new length into the inode.
     pub(crate) async fn set_size(&mut self, file: &mut File, len: u64) -> Result<(), Error> {
         let id = file.id;
-        self.operate(async |volume| {
+        operate!(self, |volume| {
             let now = volume.unix_seconds();
             let head = &mut volume.change_inode(id.inode).await?.head;
             head.size.set(len);
             head.modified.set(now);
             Ok(())
-        })
-        .await?;
+        })?;
         file.size = len;
         Ok(())
     }
@@ -341,8 +334,7 @@ impl<H: Host> Volume<H> {
             return Ok(());
         }
         let id = file.id;
-        self.operate(async |volume| volume.make_tree_once(id).await)
-            .await?;
+        operate!(self, |volume| volume.make_tree_once(id).await)?;
         file.layout = LAYOUT_TREE;
         Ok(())
     }

@@ -5,10 +5,11 @@
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::rc::Rc;
-use core::cell::{Cell, RefCell};
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
+use spin::Mutex;
 
 /// Bytes kept together.
 const CHUNK: usize = 4096;
@@ -17,20 +18,20 @@ type Chunks = BTreeMap<u64, Box<[u8; CHUNK]>>;
 /// A disk in memory; its clones are the same disk.
 #[derive(Clone, Debug)]
 pub struct RamDisk {
-    state: Rc<State>,
+    state: Arc<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    geometry: Cell<Geometry>,
+    geometry: Mutex<Geometry>,
     /// What reads see.
-    now: RefCell<Chunks>,
+    now: Mutex<Chunks>,
     /// What a power failure leaves of the chunks that were written since the last flush.
-    before: RefCell<BTreeMap<u64, Option<Box<[u8; CHUNK]>>>>,
+    before: Mutex<BTreeMap<u64, Option<Box<[u8; CHUNK]>>>>,
     /// Writes left until the disk is gone.
-    writes_left: Cell<u64>,
-    writes: Cell<u64>,
-    reads: Cell<u64>,
+    writes_left: AtomicU64,
+    writes: AtomicU64,
+    reads: AtomicU64,
 }
 
 impl RamDisk {
@@ -48,73 +49,72 @@ impl RamDisk {
             compare_and_write_blocks: 1,
         };
         Self {
-            state: Rc::new(State {
-                geometry: Cell::new(geometry),
-                now: RefCell::default(),
-                before: RefCell::default(),
-                writes_left: Cell::new(u64::MAX),
-                writes: Cell::new(0),
-                reads: Cell::new(0),
+            state: Arc::new(State {
+                geometry: Mutex::new(geometry),
+                now: Mutex::default(),
+                before: Mutex::default(),
+                writes_left: AtomicU64::new(u64::MAX),
+                writes: AtomicU64::new(0),
+                reads: AtomicU64::new(0),
             }),
         }
     }
 
     /// Changes the size.
     pub fn resize(&self, bytes: u64) {
-        let mut geometry = self.state.geometry.get();
+        let mut geometry = self.state.geometry.lock();
         geometry.blocks = bytes
             .checked_div(u64::from(geometry.logical_block))
             .unwrap_or(0);
-        self.state.geometry.set(geometry);
     }
 
     /// Changes what the disk says of itself.
     pub fn set_geometry(&self, geometry: Geometry) {
-        self.state.geometry.set(geometry);
+        *self.state.geometry.lock() = geometry;
     }
 
     /// Lets `count` more writes, flushes and discards happen; then everything fails with [`BlockError::Gone`].
     pub fn stop_after(&self, count: u64) {
-        self.state.writes_left.set(count);
+        self.state.writes_left.store(count, Ordering::Relaxed);
     }
 
     /// Returns how many writes, flushes and discards happened.
     #[must_use]
     pub fn writes(&self) -> u64 {
-        self.state.writes.get()
+        self.state.writes.load(Ordering::Relaxed)
     }
 
     /// Returns how many reads happened.
     #[must_use]
     pub fn reads(&self) -> u64 {
-        self.state.reads.get()
+        self.state.reads.load(Ordering::Relaxed)
     }
 
     /// Returns the bytes of memory that the content takes.
     #[must_use]
     pub fn bytes_stored(&self) -> u64 {
-        (self.state.now.borrow().len() as u64).saturating_mul(CHUNK as u64)
+        (self.state.now.lock().len() as u64).saturating_mul(CHUNK as u64)
     }
 
     /// Makes an independent copy of what is on the disk.
     #[must_use]
     pub fn copy(&self) -> Self {
         Self {
-            state: Rc::new(State {
-                geometry: self.state.geometry.clone(),
-                now: self.state.now.clone(),
-                before: self.state.before.clone(),
-                writes_left: Cell::new(u64::MAX),
-                writes: Cell::new(0),
-                reads: Cell::new(0),
+            state: Arc::new(State {
+                geometry: Mutex::new(self.geometry_now()),
+                now: Mutex::new(self.state.now.lock().clone()),
+                before: Mutex::new(self.state.before.lock().clone()),
+                writes_left: AtomicU64::new(u64::MAX),
+                writes: AtomicU64::new(0),
+                reads: AtomicU64::new(0),
             }),
         }
     }
 
     /// The power fails and comes back: of the chunks written since the last flush, those that `keep` chooses stay.
     pub fn lose_power(&self, mut keep: impl FnMut(u64) -> bool) {
-        let before = self.state.before.take();
-        let mut now = self.state.now.borrow_mut();
+        let before = core::mem::take(&mut *self.state.before.lock());
+        let mut now = self.state.now.lock();
         for (chunk, old) in before {
             if keep(chunk) {
                 continue;
@@ -124,12 +124,12 @@ impl RamDisk {
                 None => now.remove(&chunk),
             };
         }
-        self.state.writes_left.set(u64::MAX);
+        self.state.writes_left.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// Copies bytes out, past all failures.
     pub fn peek(&self, at: u64, bytes: &mut [u8]) {
-        let now = self.state.now.borrow();
+        let now = self.state.now.lock();
         for_parts(at, bytes.len(), |chunk, offset, range| {
             let Some(target) = bytes.get_mut(range) else {
                 return;
@@ -147,7 +147,7 @@ impl RamDisk {
 
     /// Copies bytes in, past all failures, durably.
     pub fn poke(&self, at: u64, bytes: &[u8]) {
-        let mut now = self.state.now.borrow_mut();
+        let mut now = self.state.now.lock();
         for_parts(at, bytes.len(), |chunk, offset, range| {
             let entry = now.entry(chunk).or_insert_with(|| Box::new([0; CHUNK]));
             let source = bytes.get(range).unwrap_or_default();
@@ -162,17 +162,21 @@ impl RamDisk {
 
     /// Calls `visit` with the byte address of every stored chunk of 4096 bytes.
     pub fn for_chunks(&self, mut visit: impl FnMut(u64)) {
-        for chunk in self.state.now.borrow().keys() {
+        for chunk in self.state.now.lock().keys() {
             visit(chunk.saturating_mul(CHUNK as u64));
         }
     }
 
+    fn geometry_now(&self) -> Geometry {
+        *self.state.geometry.lock()
+    }
+
     fn remember(&self, at: u64, len: usize) {
-        if !self.state.geometry.get().volatile_cache {
+        if !self.geometry_now().volatile_cache {
             return;
         }
-        let now = self.state.now.borrow();
-        let mut before = self.state.before.borrow_mut();
+        let now = self.state.now.lock();
+        let mut before = self.state.before.lock();
         for_parts(at, len, |chunk, _, _| {
             before
                 .entry(chunk)
@@ -181,28 +185,27 @@ impl RamDisk {
     }
 
     fn forget(&self, at: u64, len: usize) {
-        let mut before = self.state.before.borrow_mut();
+        let mut before = self.state.before.lock();
         for_parts(at, len, |chunk, _, _| {
             before.remove(&chunk);
         });
     }
 
     fn count_write(&self) -> Result<(), BlockError> {
-        let left = self.state.writes_left.get();
+        let left = self.state.writes_left.load(Ordering::Relaxed);
         if left == 0 {
             return Err(BlockError::Gone);
         }
         if left != u64::MAX {
-            self.state.writes_left.set(left.saturating_sub(1));
+            let left = left.saturating_sub(1);
+            self.state.writes_left.store(left, Ordering::Relaxed);
         }
-        self.state
-            .writes
-            .set(self.state.writes.get().saturating_add(1));
+        self.state.writes.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 
     fn range(&self, lba: u64, bytes: u64) -> Result<u64, BlockError> {
-        let geometry = self.state.geometry.get();
+        let geometry = self.geometry_now();
         let logical = u64::from(geometry.logical_block);
         let at = lba.checked_mul(logical).ok_or(BlockError::Invalid)?;
         let end = at.checked_add(bytes).ok_or(BlockError::Invalid)?;
@@ -225,7 +228,7 @@ impl RamDisk {
     }
 
     fn drop_chunks(&self, lba: u64, blocks: u64) -> Result<(), BlockError> {
-        let logical = u64::from(self.state.geometry.get().logical_block);
+        let logical = u64::from(self.geometry_now().logical_block);
         let len = blocks.checked_mul(logical).ok_or(BlockError::Invalid)?;
         let at = self.range(lba, len)?;
         self.count_write()?;
@@ -233,13 +236,13 @@ impl RamDisk {
         let chunk_bytes = CHUNK as u64;
         let first = at.div_ceil(chunk_bytes);
         let last = end.checked_div(chunk_bytes).unwrap_or(0).max(first);
-        let mut now = self.state.now.borrow_mut();
+        let mut now = self.state.now.lock();
         let stored: alloc::vec::Vec<u64> =
             now.range(first..last).map(|(chunk, _)| *chunk).collect();
         for chunk in stored {
             let old = now.remove(&chunk);
-            if self.state.geometry.get().volatile_cache {
-                self.state.before.borrow_mut().entry(chunk).or_insert(old);
+            if self.geometry_now().volatile_cache {
+                self.state.before.lock().entry(chunk).or_insert(old);
             }
         }
         drop(now);
@@ -276,7 +279,7 @@ fn for_parts(at: u64, len: usize, mut visit: impl FnMut(u64, usize, core::ops::R
 
 impl BlockDevice for RamDisk {
     fn geometry(&self) -> Geometry {
-        self.state.geometry.get()
+        self.geometry_now()
     }
 
     async fn read(&self, lba: u64, mut buffer: Buffer) -> Completion {
@@ -284,12 +287,10 @@ impl BlockDevice for RamDisk {
             Ok(at) => at,
             Err(error) => return (buffer, Err(error)),
         };
-        if self.state.writes_left.get() == 0 {
+        if self.state.writes_left.load(Ordering::Relaxed) == 0 {
             return (buffer, Err(BlockError::Gone));
         }
-        self.state
-            .reads
-            .set(self.state.reads.get().saturating_add(1));
+        self.state.reads.fetch_add(1, Ordering::Relaxed);
         self.peek(at, &mut buffer);
         (buffer, Ok(()))
     }
@@ -301,7 +302,7 @@ impl BlockDevice for RamDisk {
 
     async fn flush(&self) -> Result<(), BlockError> {
         self.count_write()?;
-        self.state.before.borrow_mut().clear();
+        self.state.before.lock().clear();
         Ok(())
     }
 

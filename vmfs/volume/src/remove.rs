@@ -13,7 +13,7 @@ use crate::format::{
 };
 use crate::locks::LockName;
 use crate::map::EXTENTS_PER_STEP;
-use crate::volume::{Host, Volume};
+use crate::volume::{Host, Volume, operate};
 
 impl<H: Host> Volume<H> {
     /// Removes a file, or a directory that is empty.
@@ -22,9 +22,7 @@ impl<H: Host> Volume<H> {
     /// [`Error::NotFound`], [`Error::NotEmpty`], [`Error::Busy`] if it is open, or the device's.
     pub async fn remove(&mut self, directory: FileId, name: &str) -> Result<(), Error> {
         crate::directory::check_name(name)?;
-        let rest = self
-            .operate(async |volume| volume.remove_once(directory, name).await)
-            .await?;
+        let rest = operate!(self, |volume| volume.remove_once(directory, name).await)?;
         match rest {
             Some(id) => self.finish_delete(id).await,
             None => Ok(()),
@@ -74,17 +72,14 @@ impl<H: Host> Volume<H> {
 
     /// Frees what is left of a file without a name.
     async fn finish_delete(&mut self, id: FileId) -> Result<(), Error> {
-        while self
-            .operate(async |volume| {
-                volume.lock_for_change(id.inode).await?;
-                let more = volume.free_file_step(id).await?;
-                if !more {
-                    volume.remove_pending(id.inode).await?;
-                }
-                Ok(more)
-            })
-            .await?
-        {}
+        while operate!(self, |volume| {
+            volume.lock_for_change(id.inode).await?;
+            let more = volume.free_file_step(id).await?;
+            if !more {
+                volume.remove_pending(id.inode).await?;
+            }
+            Ok(more)
+        })? {}
         Ok(())
     }
 

@@ -1,18 +1,19 @@
 //! Replaying a host's journal, by that host at its next mount or by any other once the host is dead.
 //!
-//! A replay writes the images of all whole transactions, oldest first, then moves the tail behind them. It can be
-//! interrupted at any point and begun again by anyone: images are absolute, and no image replaces a newer one.
+//! A replay puts together what all whole transactions say of units, writes the units, then moves the tail behind the
+//! transactions. It can be interrupted at any point and begun again by anyone: units come out of the journal alone, and
+//! none replaces a newer one.
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use api::block::{BlockDevice, Buffer, Durability};
+use api::block::{BlockDevice, BlockError, Buffer, Durability};
 
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::format::{Bytes, Header, ImageRef, JournalHeader, TransactionUnit, UNIT_BYTES, check};
+use crate::format::{self, Bytes, Header, JournalHeader, TransactionHead, UNIT_BYTES, check};
 use crate::journal::header_buffer;
 use crate::layout::Layout;
+use crate::record::{Images, Record, records};
 use crate::volume::read_copy;
 
 /// What a replay found.
@@ -20,7 +21,7 @@ use crate::volume::read_copy;
 pub struct Replayed {
     /// Whole transactions.
     pub transactions: u64,
-    /// Images that were written.
+    /// Units that were written.
     pub images: u64,
     /// Unit of the ring where the next transaction begins.
     pub position: u64,
@@ -40,10 +41,19 @@ pub async fn replay<D: BlockDevice>(
     replay_on(&Disk::new(device), layout, slot).await
 }
 
-/// A transaction of a journal.
+/// A transaction of a journal, whole by its checksum.
 #[derive(Debug)]
 pub(crate) struct Transaction {
-    pub(crate) images: Vec<(ImageRef, Box<Bytes>)>,
+    head: TransactionHead,
+    bytes: Buffer,
+}
+
+impl Transaction {
+    /// Returns what it says of units; `None` if that makes no sense.
+    pub(crate) fn records(&self) -> Option<Vec<Record<'_>>> {
+        let len = usize::try_from(self.head.bytes.get()).ok()?;
+        records(&self.head, self.bytes.get(..len)?)
+    }
 }
 
 /// Reads the transactions of a journal, one by one.
@@ -108,46 +118,65 @@ impl<'a, D: BlockDevice> JournalReader<'a, D> {
         if self.left == 0 {
             return Ok(None);
         }
-        let head = self.read_unit(self.position).await?;
-        let Some(references) =
-            TransactionUnit::images(&head, self.layout.tag, self.slot, self.sequence)
-        else {
+        let first = self.read_units(self.position, 1).await?;
+        let head = first.first_chunk().and_then(|unit| {
+            TransactionHead::read(unit, self.layout.tag, self.slot, self.sequence)
+        });
+        let Some(head) = head.filter(|head| head.units() <= self.left) else {
             return Ok(None);
         };
-        let units = (references.len() as u64).saturating_add(1);
-        if units > self.left {
+        let units = head.units();
+        let bytes = if units == 1 {
+            first
+        } else {
+            self.read_units(self.position, units).await?
+        };
+        let len = usize::try_from(head.bytes.get()).unwrap_or(usize::MAX);
+        if !bytes.get(..len).is_some_and(|bytes| head.is_whole(bytes)) {
             return Ok(None);
         }
-        let mut images = Vec::with_capacity(references.len());
-        let mut position = self.after(self.position);
-        for reference in references {
-            let image = self.read_unit(position).await?;
-            if !TransactionUnit::is_image(&image, reference) {
-                return Ok(None);
-            }
-            images.push((reference.clone(), image));
-            position = self.after(position);
-        }
-        self.position = position;
+        self.position = self.after(self.position, units);
         self.left = self.left.saturating_sub(units);
         self.sequence = self.sequence.saturating_add(1);
-        Ok(Some(Transaction { images }))
+        Ok(Some(Transaction { head, bytes }))
     }
 
-    const fn after(&self, position: u64) -> u64 {
-        let next = position.saturating_add(1);
-        if next >= self.layout.ring_units() {
-            0
+    const fn after(&self, position: u64, units: u64) -> u64 {
+        let next = position.saturating_add(units);
+        let ring = self.layout.ring_units();
+        if next >= ring {
+            next.saturating_sub(ring)
         } else {
             next
         }
     }
 
-    async fn read_unit(&self, position: u64) -> Result<Box<Bytes>, Error> {
-        let unit = position
-            .saturating_add(1)
-            .saturating_add(self.layout.journal(self.slot) / UNIT_BYTES);
-        Ok(read_copy(self.disk, unit).await?)
+    /// Reads units of the ring, which wraps.
+    async fn read_units(&self, position: u64, units: u64) -> Result<Buffer, Error> {
+        let straight = self.layout.ring_units().saturating_sub(position).min(units);
+        let first = self.read_straight(position, straight).await?;
+        if straight == units {
+            return Ok(first);
+        }
+        let second = self
+            .read_straight(0, units.saturating_sub(straight))
+            .await?;
+        let mut both = Buffer::zeroed(first.len().saturating_add(second.len()));
+        for (target, source) in both.iter_mut().zip(first.iter().chain(&*second)) {
+            *target = *source;
+        }
+        Ok(both)
+    }
+
+    async fn read_straight(&self, position: u64, units: u64) -> Result<Buffer, Error> {
+        let unit = position.saturating_add(1);
+        let start = self.layout.journal(self.slot);
+        let at = start.saturating_add(unit.saturating_mul(UNIT_BYTES));
+        let len = usize::try_from(units.saturating_mul(UNIT_BYTES));
+        let buffer = Buffer::zeroed(len.map_err(|_| BlockError::Invalid)?);
+        let (buffer, result) = self.disk.read(at, buffer).await;
+        result?;
+        Ok(buffer)
     }
 }
 
@@ -163,12 +192,24 @@ pub(crate) async fn replay_on<D: BlockDevice>(
         position: 0,
         sequence: 0,
     };
+    let mut images = Images::new(layout.journal_units_max());
     while let Some(transaction) = reader.next().await? {
         replayed.transactions = replayed.transactions.saturating_add(1);
-        for (reference, image) in &transaction.images {
-            if put(disk, layout, reference.address.get(), image).await? {
-                replayed.images = replayed.images.saturating_add(1);
+        let at = layout.journal(slot) / UNIT_BYTES;
+        for record in transaction
+            .records()
+            .ok_or(Error::Damaged { address: at })?
+        {
+            if !images.add(&record) {
+                let address = record.address;
+                return Err(Error::Damaged { address });
             }
+        }
+    }
+    for (address, mut image) in images.take() {
+        format::seal(&mut image);
+        if put(disk, layout, address, &image).await? {
+            replayed.images = replayed.images.saturating_add(1);
         }
     }
     replayed.position = reader.position;
@@ -202,7 +243,7 @@ async fn put<D: BlockDevice>(
                 check(&old, None, address, layout.tag).is_ok()
                     && Header::of(&old).version.get() > Header::of(image).version.get()
             }
-            Err(api::block::BlockError::Medium { .. }) => false,
+            Err(BlockError::Medium { .. }) => false,
             Err(error) => return Err(Error::Block(error)),
         };
         if newer {

@@ -5,11 +5,11 @@
 //! member is not opened.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 
 use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durability, Geometry};
+use spin::Mutex;
 use zerocopy::byteorder::little_endian::{U32, U64};
 
 use crate::disk::read_unit;
@@ -37,7 +37,10 @@ struct Part<D> {
 /// The members of a volume, joined.
 #[derive(Debug)]
 pub struct Span<D> {
-    parts: RefCell<Vec<Rc<Part<D>>>>,
+    /// By rising start. Held for a look only, never over a request.
+    parts: Mutex<Vec<Arc<Part<D>>>>,
+    /// Bytes of a logical block, of all members.
+    sector: u32,
 }
 
 impl<D: BlockDevice> Span<D> {
@@ -70,7 +73,7 @@ impl<D: BlockDevice> Span<D> {
             if !good {
                 return Err(Error::NotAVolume);
             }
-            parts.push(Rc::new(part(device, index, member)));
+            parts.push(Arc::new(part(device, index, member)));
         }
         let rising = parts
             .windows(2)
@@ -79,7 +82,8 @@ impl<D: BlockDevice> Span<D> {
             return Err(Error::NotAVolume);
         }
         Ok(Self {
-            parts: RefCell::new(parts),
+            parts: Mutex::new(parts),
+            sector: table.logical_block.get(),
         })
     }
 
@@ -89,10 +93,10 @@ impl<D: BlockDevice> Span<D> {
     /// # Errors
     /// [`Error::Unsupported`] if its logical block differs or there are 32 members; the devices'.
     pub async fn add(&self, device: D, uuid: [u8; 16], layout: &Layout) -> Result<(), Error> {
-        let index = self.parts.borrow().len();
+        let index = self.parts.lock().len();
         let first = self
             .parts
-            .borrow()
+            .lock()
             .first()
             .cloned()
             .ok_or(Error::NotAVolume)?;
@@ -121,15 +125,15 @@ impl<D: BlockDevice> Span<D> {
         }
         device.flush().await?;
         self.parts
-            .borrow_mut()
-            .push(Rc::new(part(device, index, &member)));
+            .lock()
+            .push(Arc::new(part(device, index, &member)));
         Ok(())
     }
 
     /// Returns the table of members for a volume that ends at block `end`.
     #[must_use]
     pub fn members(&self, end: u64) -> Vec<Member> {
-        let parts = self.parts.borrow();
+        let parts = self.parts.lock();
         let ends = parts.iter().skip(1).map(|part| part.start / BLOCK_BYTES);
         parts
             .iter()
@@ -173,9 +177,9 @@ async fn read_superblock<D: BlockDevice>(device: &D) -> Result<Box<Bytes>, Error
 
 impl<D: BlockDevice> Span<D> {
     /// Returns the member that a request lies on, and its first block there.
-    fn route(&self, lba: u64, bytes: u64) -> Result<(Rc<Part<D>>, u64), BlockError> {
-        let parts = self.parts.borrow();
-        let sector = u64::from(self.sector());
+    fn route(&self, lba: u64, bytes: u64) -> Result<(Arc<Part<D>>, u64), BlockError> {
+        let parts = self.parts.lock();
+        let sector = u64::from(self.sector);
         let at = lba.checked_mul(sector).ok_or(BlockError::Invalid)?;
         let end = at.checked_add(bytes).ok_or(BlockError::Invalid)?;
         let after = parts.partition_point(|part| part.start <= at);
@@ -188,31 +192,24 @@ impl<D: BlockDevice> Span<D> {
             return Err(BlockError::Invalid);
         }
         let there = at.saturating_sub(part.start).saturating_add(part.skip);
-        Ok((Rc::clone(part), there.checked_div(sector).unwrap_or(0)))
-    }
-
-    fn sector(&self) -> u32 {
-        self.parts
-            .borrow()
-            .first()
-            .map_or(512, |part| part.device.geometry().logical_block.max(1))
+        Ok((Arc::clone(part), there.checked_div(sector).unwrap_or(0)))
     }
 
     fn blocks_bytes(&self, blocks: u64) -> u64 {
-        blocks.saturating_mul(u64::from(self.sector()))
+        blocks.saturating_mul(u64::from(self.sector))
     }
 
-    fn all(&self) -> Vec<Rc<Part<D>>> {
-        self.parts.borrow().clone()
+    fn all(&self) -> Vec<Arc<Part<D>>> {
+        self.parts.lock().clone()
     }
 }
 
 impl<D: BlockDevice> BlockDevice for Span<D> {
     fn geometry(&self) -> Geometry {
-        let parts = self.parts.borrow();
-        let sector = u64::from(self.sector());
+        let parts = self.parts.lock();
+        let sector = u64::from(self.sector);
         let mut all = Geometry {
-            logical_block: self.sector(),
+            logical_block: self.sector,
             physical_block: 0,
             blocks: 0,
             max_blocks: u32::MAX,

@@ -4,7 +4,7 @@
 //! nodes that are not empty are not merged. Every loop here ends by the level or by the key that moves one way, also on
 //! a damaged volume.
 
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use zerocopy::byteorder::little_endian::{U16, U64};
@@ -343,7 +343,7 @@ impl<H: Host> Volume<H> {
         node.head.generation = U64::new(generation);
         node.head.level = U16::new(level);
         self.overlay
-            .insert(address, Rc::new(bytes), LockName::Unit(inode));
+            .insert(address, Arc::new(bytes), LockName::Unit(inode));
         Ok(address)
     }
 
@@ -361,11 +361,11 @@ impl<H: Host> Volume<H> {
 
     // Units of trees.
 
-    async fn tree_root(&mut self, inode: u64) -> Result<Rc<Bytes>, Error> {
+    async fn tree_root(&mut self, inode: u64) -> Result<Arc<Bytes>, Error> {
         self.load(inode, MAGIC_INODE, LockName::Unit(inode)).await
     }
 
-    async fn tree_unit(&mut self, inode: u64, at: u64) -> Result<Rc<Bytes>, Error> {
+    async fn tree_unit(&mut self, inode: u64, at: u64) -> Result<Arc<Bytes>, Error> {
         let magic = if at == inode { MAGIC_INODE } else { MAGIC_NODE };
         self.load(at, magic, LockName::Unit(inode)).await
     }
@@ -389,7 +389,7 @@ impl<H: Host> Volume<H> {
         inode: u64,
         parent: &Page<'_>,
         index: usize,
-    ) -> Result<Rc<Bytes>, Error> {
+    ) -> Result<Arc<Bytes>, Error> {
         let damaged = Error::Damaged { address: inode };
         let address = parent.entries.get(index).ok_or(damaged)?.target.get();
         if self.layout.locate(address).is_none() || parent.level >= LEVELS_MAX {

@@ -7,7 +7,7 @@
 //! modules beside this one.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 
 use api::block::{BlockDevice, BlockError};
 use api::time::{Clock, HostInstant};
@@ -48,7 +48,8 @@ impl<D: BlockDevice, L: LockService, C: Clock> Host for (D, L, C) {
 /// How a volume behaves on this host.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Units kept in memory, 4 KiB each; those that wait to be written come on top, at most a journal full.
+    /// Units kept in memory, 4 KiB each; those that wait to be written come on top, at most as many again or as one
+    /// transaction may have.
     pub cache_units: usize,
     /// Milliseconds after which [`Volume::tick`] commits what no fsync asked for.
     pub commit_ms: u64,
@@ -75,12 +76,47 @@ impl Default for Settings {
     }
 }
 
+/// Runs an operation until no other host's lock is in its way, and makes its changes part of the running transaction.
+/// A macro, not a method: a future that holds an `AsyncFnMut` closure over a generic volume is not known to be `Send`.
+macro_rules! operate {
+    ($self:ident, |$volume:ident| $operation:expr) => {
+        async {
+            let mut attempts = $self.attempts();
+            loop {
+                $self.begin_attempt().await?;
+                let result = async {
+                    let $volume = &mut *$self;
+                    $operation
+                }
+                .await;
+                if let Some(value) = $self.end_attempt(&mut attempts, result).await? {
+                    break Ok::<_, $crate::error::Error>(value);
+                }
+            }
+        }
+        .await
+    };
+}
+pub(crate) use operate;
+
+/// The attempts of an operation.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    start: HostInstant,
+    /// Nanoseconds to wait before the next one.
+    pause: u64,
+    /// Freed space was waited for.
+    freed: bool,
+    /// The size of the volume was looked at.
+    refreshed: bool,
+}
+
 type TokenOf<H> = <<H as Host>::Locks as LockService>::Token;
 
 /// A volume as one host has mounted it.
 pub struct Volume<H: Host> {
     // Fixed from the mount on, but for the number of clusters.
-    pub(crate) disk: Rc<Disk<H::Device>>,
+    pub(crate) disk: Disk<H::Device>,
     pub(crate) layout: Layout,
     pub(crate) settings: Settings,
     pub(crate) locks: H::Locks,
@@ -138,7 +174,7 @@ impl<H: Host> Volume<H> {
         clock: H::Clock,
         settings: Settings,
     ) -> Result<Self, Error> {
-        let disk = Rc::new(Disk::new(device));
+        let disk = Disk::new(device);
         let slot = locks.slot();
         if u32::from(slot) >= layout.slots {
             return Err(Error::Unsupported);
@@ -149,8 +185,10 @@ impl<H: Host> Volume<H> {
         }
         let replayed = replay::replay_on(&disk, &layout, slot).await?;
         disk.flush_all().await?;
+        let mut journal = Journal::new(&layout, slot, replayed.position, replayed.sequence);
+        journal.limit_units(settings.cache_units);
         Ok(Self {
-            journal: Journal::new(&layout, slot, replayed.position, replayed.sequence),
+            journal,
             allocator: Allocator::new(&layout, slot),
             disk,
             settings,
@@ -254,58 +292,75 @@ impl<H: Host> Volume<H> {
         Ok(())
     }
 
-    /// Runs an operation until no other host's lock is in its way, and makes its changes part of the running
-    /// transaction.
-    pub(crate) async fn operate<T>(
-        &mut self,
-        mut operation: impl AsyncFnMut(&mut Self) -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        let start = self.clock.now();
-        let wait = self.settings.lock_wait_ms.saturating_mul(MS);
-        let mut pause = MS;
-        let mut freed = false;
-        let mut refreshed = false;
-        loop {
-            self.begin().await?;
-            if self.kept.len() > LOCKS_MAX {
-                self.give_back(HostInstant::from_nanos(u64::MAX)).await?;
-            }
-            match operation(self).await {
-                Ok(value) => {
-                    self.merge().await?;
-                    return Ok(value);
-                }
-                Err(Error::FreeingSpace) if !freed => {
-                    freed = true;
-                    self.begin().await?;
-                    self.checkpoint().await?;
-                }
-                Err(Error::FreeingSpace) => return Err(self.undone(Error::NoSpace)),
-                Err(error @ (Error::Damaged { .. } | Error::NoSpace)) if !refreshed => {
-                    // Another host may have made the volume larger.
-                    refreshed = true;
-                    if !self.refresh().await? {
-                        return Err(self.undone(error));
-                    }
-                }
-                Err(Error::Lock(LockError::Dead { slot })) => self.recover(slot).await?,
-                Err(Error::Contended) => {
-                    self.begin().await?;
-                    self.give_back(HostInstant::from_nanos(u64::MAX)).await?;
-                    let now = self.clock.now();
-                    if now.saturating_since(start) >= wait {
-                        return Err(Error::LockTimeout);
-                    }
-                    // Hosts with different slots come back at different times.
-                    let apart = u64::from(self.slot).saturating_mul(MS / 7);
-                    self.clock
-                        .sleep_until(now.saturating_add(pause.saturating_add(apart)))
-                        .await;
-                    pause = pause.saturating_mul(2).min(MS.saturating_mul(100));
-                }
-                Err(error) => return Err(self.undone(error)),
-            }
+    /// Begins to count the attempts of an operation.
+    pub(crate) fn attempts(&self) -> Attempts {
+        Attempts {
+            start: self.clock.now(),
+            pause: MS,
+            freed: false,
+            refreshed: false,
         }
+    }
+
+    /// Begins an attempt.
+    pub(crate) async fn begin_attempt(&mut self) -> Result<(), Error> {
+        self.begin().await?;
+        if self.kept.len() > LOCKS_MAX {
+            self.give_back(HostInstant::from_nanos(u64::MAX)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes an attempt's changes part of the running transaction, or clears away what was in its way. `None`: try anew.
+    pub(crate) async fn end_attempt<T>(
+        &mut self,
+        attempts: &mut Attempts,
+        result: Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let error = match result {
+            Ok(value) => {
+                self.merge().await?;
+                return Ok(Some(value));
+            }
+            Err(error) => error,
+        };
+        match error {
+            Error::FreeingSpace if !attempts.freed => {
+                attempts.freed = true;
+                self.begin().await?;
+                self.checkpoint().await?;
+            }
+            Error::FreeingSpace => return Err(self.undone(Error::NoSpace)),
+            Error::Damaged { .. } | Error::NoSpace if !attempts.refreshed => {
+                // Another host may have made the volume larger.
+                attempts.refreshed = true;
+                if !self.refresh().await? {
+                    return Err(self.undone(error));
+                }
+            }
+            Error::Lock(LockError::Dead { slot }) => self.recover(slot).await?,
+            Error::Contended => self.step_aside(attempts).await?,
+            error => return Err(self.undone(error)),
+        }
+        Ok(None)
+    }
+
+    /// Gives back what other hosts may wait for, and waits a little.
+    async fn step_aside(&mut self, attempts: &mut Attempts) -> Result<(), Error> {
+        self.begin().await?;
+        self.give_back(HostInstant::from_nanos(u64::MAX)).await?;
+        let now = self.clock.now();
+        let wait = self.settings.lock_wait_ms.saturating_mul(MS);
+        if now.saturating_since(attempts.start) >= wait {
+            return Err(Error::LockTimeout);
+        }
+        // Hosts with different slots come back at different times.
+        let apart = u64::from(self.slot).saturating_mul(MS / 7);
+        self.clock
+            .sleep_until(now.saturating_add(attempts.pause.saturating_add(apart)))
+            .await;
+        attempts.pause = attempts.pause.saturating_mul(2).min(MS.saturating_mul(100));
+        Ok(())
     }
 
     /// Undoes an operation that failed.
@@ -436,21 +491,21 @@ impl<H: Host> Volume<H> {
         address: u64,
         magic: [u8; 4],
         owner: LockName,
-    ) -> Result<Rc<Bytes>, Error> {
+    ) -> Result<Arc<Bytes>, Error> {
         if let Some(bytes) = self.overlay.get(address) {
             return Ok(bytes);
         }
         if let Some(image) = self.cache.get(address) {
             return Ok(image);
         }
-        let image = Rc::from(self.read_copies(address, magic).await?);
-        self.cache.insert(address, Rc::clone(&image), owner);
+        let image = Arc::from(self.read_copies(address, magic).await?);
+        self.cache.insert(address, Arc::clone(&image), owner);
         Ok(image)
     }
 
     /// Returns an inode or cluster head as it is on the disk, or in memory where this host keeps its lock. Without the
     /// lock it may be old by the time the caller looks at it.
-    pub(crate) async fn peek(&mut self, address: u64, magic: [u8; 4]) -> Result<Rc<Bytes>, Error> {
+    pub(crate) async fn peek(&mut self, address: u64, magic: [u8; 4]) -> Result<Arc<Bytes>, Error> {
         if self.covered(address) {
             return self.load(address, magic, LockName::Unit(address)).await;
         }
@@ -459,7 +514,7 @@ impl<H: Host> Volume<H> {
             match self.read_copies(address, magic).await {
                 Ok(bytes) => {
                     self.cache.see(&bytes);
-                    return Ok(Rc::from(bytes));
+                    return Ok(Arc::from(bytes));
                 }
                 Err(Error::Damaged { .. }) if tries > 1 => tries = tries.saturating_sub(1),
                 Err(error) => return Err(error),

@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::{NamedTempFile, TempDir};
 
 use super::{Line, Medium, Model, Outer, POLL_INTERVAL, Running, bound_to_this_process, path_of};
+use crate::disks::Bus;
 use crate::image;
 use crate::packages::Need;
 use crate::workspace::Workspace;
@@ -91,6 +92,14 @@ pub(super) fn start(
         MODELS.contains(&cpu.as_str()),
         "Bochs has no CPU model {cpu} that Basalt could run on; there are {}",
         MODELS.join(", ")
+    );
+    ensure!(
+        outer
+            .disks
+            .iter()
+            .all(|disk| disk.bus == Bus::Ide && disk.keep)
+            && outer.disks.len() < 2,
+        "in Bochs there is one disk besides the medium, which keeps what is written, on IDE"
     );
     let scratch =
         tempfile::tempdir_in(workspace.target()).context("cannot create a temporary folder")?;
@@ -204,6 +213,13 @@ impl Configuration<'_> {
         let com2 = self.log.map_or_else(String::new, |log| {
             format!("com2: enabled=1, mode=file, dev={}\n", path_of(log))
         });
+        let second = self.outer.disks.first().map_or_else(String::new, |disk| {
+            format!(
+                "ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15\n\
+                 ata1-master: type=disk, mode=flat, path={}, cylinders=0\n",
+                disk.path.display()
+            )
+        });
         let panics: String = (0..*cpus).map(|n| format!(", cpu{n}=report")).collect();
         format!(
             "config_interface: textconfig\n\
@@ -217,6 +233,7 @@ impl Configuration<'_> {
              pci: enabled=1, chipset=i440fx\n\
              ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
              ata0-master: type=disk, mode=flat, path={disk}, cylinders=0\n\
+             {second}\
              boot: disk\n\
              clock: sync=none, time0=utc\n\
              com1: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n\

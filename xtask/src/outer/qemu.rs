@@ -6,14 +6,15 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use super::{Firmware, Line, Medium, Outer, Running, bound_to_this_process, path_of};
+use crate::disks::{Bus, Disk};
 use crate::packages::{self, Need};
 
 /// The CPU that is emulated: everything that TCG can, and SVM.
 pub(super) const CPU: &str = "max,+svm";
 /// What has to be installed.
 pub(super) const NEEDS: [Need; 1] = [packages::QEMU];
-/// Serial number of the NVMe disk.
-const DISK_SERIAL: &str = "BASALT-TEST-1";
+/// Serial numbers of disks begin so.
+const DISK_SERIAL: &str = "BASALT-TEST";
 /// UEFI firmware and its empty variable store, from Debian's package.
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
@@ -78,15 +79,33 @@ pub(super) fn command(outer: &Outer<'_>) -> Command {
         command.args(["-drive", &code, "-drive", &variables]);
     }
     insert_medium(&outer.medium, &mut command);
-    if let Some(disk) = outer.disk {
-        let drive = format!(
-            "if=none,id=disk,format=raw,snapshot=on,file={}",
-            disk.display()
-        );
-        let device = format!("nvme,drive=disk,serial={DISK_SERIAL}");
-        command.args(["-drive", &drive, "-device", &device]);
+    for (number, disk) in (1..).zip(&outer.disks) {
+        insert_disk(disk, number, &mut command);
     }
     command
+}
+
+fn insert_disk(disk: &Disk, number: u32, command: &mut Command) {
+    let drive = format!(
+        "if=none,id=disk{number},format=raw,snapshot={},file={}",
+        if disk.keep { "off" } else { "on" },
+        disk.path.display()
+    );
+    let device = match disk.bus {
+        Bus::Nvme => format!("nvme,drive=disk{number},serial={DISK_SERIAL}-{number}"),
+        Bus::Ahci => {
+            let controller = format!("ahci,id=ahci{number}");
+            command.args(["-device", &controller]);
+            format!("ide-hd,bus=ahci{number}.0,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
+        Bus::Ide => {
+            format!("ide-hd,bus=ide.1,unit=0,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
+        Bus::Virtio => {
+            format!("virtio-blk-pci,drive=disk{number},serial={DISK_SERIAL}-{number}")
+        }
+    };
+    command.args(["-drive", &drive, "-device", &device]);
 }
 
 fn insert_medium(medium: &Medium<'_>, command: &mut Command) {

@@ -81,6 +81,15 @@ impl MessageInterrupts {
         function.capability(space, ID_MSI).map(Self::Msi)
     }
 
+    /// Returns what they are called.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Msi(_) => "MSI",
+            Self::MsiX(..) => "MSI-X",
+        }
+    }
+
     /// Turns them on. For MSI the message is written here; for MSI-X the caller writes [`Message::table_entry`] into the
     /// table first.
     pub fn enable(self, function: &Function, space: &impl ConfigSpace, message: Message) {

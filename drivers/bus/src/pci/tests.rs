@@ -1,6 +1,9 @@
 //! A configuration space made of arrays, with address registers that hold some bits only.
 
-use super::{Address, Bar, ConfigSpace, Message, MessageInterrupts, TablePlace, enumerate};
+use super::{
+    Address, Bar, ConfigSpace, Message, MessageInterrupts, TablePlace, VirtioKind, VirtioWindow,
+    enumerate,
+};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::vec::Vec;
@@ -133,6 +136,40 @@ fn messages_reach_the_table_of_the_right_window() {
 }
 
 #[test]
+fn windows_of_virtio_lie_in_those_of_the_function() {
+    let mut fake = Fake::default();
+    fake.nvme(at(0, 4, 0));
+    fake.put(
+        at(0, 4, 0),
+        &[
+            (0x40, 0x0110_6009),
+            (0x44, 0),
+            (0x48, 0x1000),
+            (0x4c, 0x38),
+            // This one begins in the window and ends beyond it.
+            (0x60, 0x0414_8009),
+            (0x64, 0),
+            (0x68, 0x3ff0),
+            (0x6c, 0x20),
+            (0x80, 0x0214_0009),
+            (0x84, 0),
+            (0x88, 0x2000),
+            (0x8c, 0x1000),
+            (0x90, 4),
+        ],
+    );
+    let function = enumerate(&fake)[0];
+    let found = VirtioWindow::all_of(&function, &fake);
+    let places: Vec<_> = found.iter().map(|w| (w.kind, w.address, w.len)).collect();
+    let expected = [
+        (VirtioKind::COMMON, 0xfeb0_1000, 0x38),
+        (VirtioKind::NOTIFY, 0xfeb0_2000, 0x1000),
+    ];
+    assert_eq!(places, expected);
+    assert_eq!(found[1].multiplier, 4);
+}
+
+#[test]
 fn plain_messages_are_written_by_their_width() {
     for (wide, data_at) in [(false, 0x48), (true, 0x4c)] {
         let mut fake = Fake::default();
@@ -175,6 +212,9 @@ fn wild_configuration_spaces_end() {
             }
             if let Some(found) = MessageInterrupts::of(&function, &fake) {
                 found.enable(&function, &fake, Message::to_cpu(0, 0x40).unwrap());
+            }
+            for window in VirtioWindow::all_of(&function, &fake) {
+                assert!(window.address.checked_add(window.len).is_some());
             }
         }
     }

@@ -289,12 +289,22 @@ impl Names for NoNames {
     fn files(&self) -> Vec<String> {
         Vec::new()
     }
+    fn datastores(&self) -> Vec<String> {
+        Vec::new()
+    }
+    fn devices(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 #[test]
 fn random_lines_give_requests_or_errors() {
     let pieces = [
         "vm",
+        "datastore",
+        "main:a/b",
+        "cp",
+        "ls",
         "create",
         "set",
         "start",

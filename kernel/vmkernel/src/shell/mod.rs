@@ -2,12 +2,13 @@
 //! needs the running kernel.
 
 mod attach;
+mod datastores;
 mod reports;
 mod requests;
 mod usage;
 
 use crate::vm::inventory;
-use crate::{console, input, timer};
+use crate::{console, datastore, input, storage, timer};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use control::{Completion, Event, LineEditor, Names, Style, complete, parse, render, render_error};
@@ -37,6 +38,15 @@ impl Names for HostNames {
             .map(|f| f.name.to_string())
             .filter(|n| n.starts_with("images/"))
             .collect()
+    }
+
+    fn datastores(&self) -> Vec<String> {
+        datastore::names()
+    }
+
+    fn devices(&self) -> Vec<String> {
+        let devices = storage::devices();
+        devices.iter().map(|d| d.name().to_string()).collect()
     }
 }
 

@@ -1,13 +1,11 @@
 //! Carrying out requests.
 
-use super::{attach, print, reports, typed_within, usage};
-use crate::mitigations;
+use super::{attach, datastores, print, reports, typed_within, usage};
 use crate::pools;
-use crate::power;
-use crate::storage;
 use crate::vm::inventory;
 use crate::vm::machine::StopReason;
 use crate::vm::writes;
+use crate::{datastore, exec, mitigations, power, storage, timer};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -19,6 +17,9 @@ use control::{
 
 /// Most time that a kill waits for the VM's end. Its vCPUs notice at once, unless their CPUs are very busy.
 const KILL_NANOS_MAX: u64 = 5_000_000_000;
+/// Most time that the host's end waits for its datastores, and between two looks.
+const UNMOUNT_NANOS_MAX: u64 = 20_000_000_000;
+const UNMOUNT_LOOK_NANOS: u64 = 1_000_000;
 
 /// Carries a request out; `Ok(None)` when it has shown its answer itself.
 ///
@@ -29,12 +30,18 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::Help(words) => Response::Text(control::help(&words).map_err(|e| e.to_string())?),
         Request::VmCreate(definition) => {
             let name = definition.name.to_string();
-            inventory::add(*definition)?;
-            Response::Done(format!("VM {name} is defined; `vm start {name}` starts it"))
+            let kept = match inventory::create(*definition).await? {
+                Some(home) => format!("on datastore {home}"),
+                None => String::from("until the host restarts, because no datastore is mounted"),
+            };
+            Response::Done(format!(
+                "VM {name} is defined, {kept}; `vm start {name}` starts it"
+            ))
         }
         Request::VmList => Response::Vms(reports::vms()),
         Request::Vm { name, action } => return act(name.as_str(), action).await,
-        Request::VmSet { name, settings } => set(name.as_str(), &settings)?,
+        Request::VmSet { name, settings } => set(name.as_str(), &settings).await?,
+        Request::Datastore(request) => return datastores::carry_out(request).await,
         Request::VmWrites { name, options } => {
             let vm = inventory::running(name.as_str())?.vm;
             Response::Writes(writes::measure(&vm, options).await?)
@@ -49,8 +56,14 @@ pub(super) async fn carry_out(request: Request, style: Style) -> Result<Option<R
         Request::HostTop(options) => return top(options, style).await,
         Request::Pool { name, action } => pool(name, action)?,
         Request::PoolList => Response::Pools(pools::list()),
-        Request::HostReboot => power::reboot(),
-        Request::HostPoweroff => power::power_off(),
+        Request::HostReboot => {
+            close_storage().await;
+            power::reboot()
+        }
+        Request::HostPoweroff => {
+            close_storage().await;
+            power::power_off()
+        }
     };
     Ok(Some(response))
 }
@@ -61,7 +74,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
         VmAction::Info => Ok(Some(Response::Vm(Box::new(reports::vm(name)?)))),
         VmAction::Stats => Ok(Some(Response::Stats(usage::stats(name)?))),
         VmAction::Start => {
-            inventory::start(name)?;
+            inventory::start(name).await?;
             done("started")
         }
         VmAction::Stop => {
@@ -95,7 +108,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
             Ok(None)
         }
         VmAction::Delete => {
-            inventory::delete(name)?;
+            inventory::delete(name).await?;
             done("deleted")
         }
     }
@@ -103,6 +116,7 @@ async fn act(name: &str, action: VmAction) -> Result<Option<Response>, String> {
 
 async fn read_block(name: &str, block: u64) -> Result<Response, String> {
     let device = storage::device(name)?;
+    let device = device.part();
     let buffer = Buffer::zeroed(device.geometry().logical_block as usize);
     let (buffer, result) = device.read(block, buffer).await;
     result.map_err(|error| format!("block {block} of {name}: {error}"))?;
@@ -113,28 +127,26 @@ async fn read_block(name: &str, block: u64) -> Result<Response, String> {
     }))
 }
 
-fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
-    let when = inventory::with_record(name, |record| {
-        let changed = record
-            .definition
-            .with(settings)
-            .map_err(|e| e.to_string())?;
-        let pool = pools::find_for(&changed.cpu)?;
-        if let Some(running) = &record.running
-            && changed.cpu != record.definition.cpu
-        {
-            let settings = pools::vm_settings(&changed.cpu);
-            let done = running.vm.group.change(pool, settings);
-            done.map_err(pools::refusal)?;
+/// Unmounts all datastores, unless a device keeps them from it for too long.
+async fn close_storage() {
+    let unmounted = exec::spawn(0, datastore::unmount_all());
+    let end = timer::host_nanos().saturating_add(UNMOUNT_NANOS_MAX);
+    while !unmounted.is_finished() {
+        if timer::host_nanos() >= end {
+            crate::error!("a datastore cannot be unmounted; its journal will be replayed");
+            return;
         }
-        record.definition = changed;
-        let later = !settings.iter().all(Setting::is_immediate);
-        Ok(if record.running.is_some() && later {
-            "; it takes effect at its next start"
-        } else {
-            ""
-        })
-    })?;
+        timer::sleep(UNMOUNT_LOOK_NANOS).await;
+    }
+}
+
+async fn set(name: &str, settings: &[Setting]) -> Result<Response, String> {
+    let running = inventory::set(name, settings).await?;
+    let when = if running && !settings.iter().all(Setting::is_immediate) {
+        "; it takes effect at its next start"
+    } else {
+        ""
+    };
     Ok(Response::Done(format!("VM {name} changed{when}")))
 }
 

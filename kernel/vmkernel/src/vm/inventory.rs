@@ -1,8 +1,10 @@
 //! All VMs that the host knows: their definitions, what runs of them, and how they last ended.
 
+use crate::datastore;
 use crate::exec;
-use crate::memory::ranks;
+use crate::memory::{LargeBytes, ranks};
 use crate::pools;
+use crate::vm::definitions;
 use crate::vm::machine::{StopReason, VmShared};
 use crate::vm::start::{self, Blueprint};
 use crate::{startup, timer};
@@ -12,7 +14,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use arch::sync::SpinLock;
 use archive::Archive;
-use control::{Mode, StopRecord, VmDefinition};
+use control::{Mode, Setting, StopRecord, StorePath, VmDefinition};
 use core::future::Future;
 use spin::Once;
 
@@ -21,6 +23,10 @@ use spin::Once;
 pub struct Record {
     /// Its definition.
     pub definition: VmDefinition,
+    /// The datastore that keeps the definition; `None` for one of the boot archive or of this start only.
+    pub home: Option<String>,
+    /// Its files are being read for its start.
+    starting: bool,
     /// What runs of it.
     pub running: Option<Running>,
     /// How it last ended.
@@ -65,7 +71,7 @@ pub fn files() -> Archive<'static> {
 }
 
 /// Starts the VMs that start with the host.
-pub fn autostart() {
+pub async fn autostart() {
     let wanted = |r: &Record| {
         r.definition
             .autostart
@@ -73,25 +79,90 @@ pub fn autostart() {
     };
     let names: Vec<String> = with_records(|records| records.iter().filter_map(wanted).collect());
     for name in names {
-        if let Err(error) = start(&name) {
+        if let Err(error) = start(&name).await {
             crate::error!("VM {name} did not start: {error}");
         }
     }
 }
 
-/// Forgets a definition.
+/// Forgets a definition, on its datastore as well.
 ///
 /// # Errors
 /// A text when there is none, or the VM runs.
-pub fn delete(name: &str) -> Result<(), String> {
-    with_record(name, |r| match r.running {
+pub async fn delete(name: &str) -> Result<(), String> {
+    let home = with_record(name, |r| match r.running {
         Some(_) => Err(format!(
             "VM {name} is running; `vm stop` or `vm kill` ends it"
         )),
-        None => Ok(()),
+        None => Ok(r.home.clone()),
     })?;
+    if let Some(home) = home {
+        definitions::remove(name, &home).await?;
+    }
     with_records(|records| records.retain(|r| r.definition.name.as_str() != name));
     Ok(())
+}
+
+/// Adds a definition and keeps it on the default datastore. Tells which that is; `None` where there is none, and the
+/// definition goes with this start of the host.
+///
+/// # Errors
+/// A text when the name is taken, or the datastore fails.
+pub async fn create(definition: VmDefinition) -> Result<Option<String>, String> {
+    let name = definition.name.to_string();
+    add(definition.clone())?;
+    let saved = definitions::save(&definition, None).await;
+    match saved {
+        Ok(home) => {
+            with_record(&name, |r| {
+                r.home.clone_from(&home);
+                Ok(())
+            })?;
+            Ok(home)
+        }
+        Err(error) => {
+            with_records(|records| records.retain(|r| r.definition.name.as_str() != name));
+            Err(error)
+        }
+    }
+}
+
+/// Changes a definition, on its datastore as well. Tells whether the VM runs, so that the change waits for its next start.
+///
+/// # Errors
+/// A text when there is none, the settings make no good one, or the datastore fails.
+pub async fn set(name: &str, settings: &[Setting]) -> Result<bool, String> {
+    let (before, changed, home) = with_record(name, |r| {
+        let changed = r.definition.with(settings).map_err(|e| e.to_string())?;
+        apply(r, &changed)?;
+        Ok((r.definition.clone(), changed, r.home.clone()))
+    })?;
+    let saved = definitions::save(&changed, home).await;
+    with_record(name, |r| match saved {
+        Ok(home) => {
+            r.definition = changed;
+            r.home = home;
+            Ok(r.running.is_some())
+        }
+        Err(error) => {
+            // What cannot be kept does not stay in force either; that it was before makes room for it.
+            apply(r, &before)?;
+            Err(error)
+        }
+    })
+}
+
+/// Gives a running VM the CPU time of `definition`.
+fn apply(record: &Record, definition: &VmDefinition) -> Result<(), String> {
+    let pool = pools::find_for(&definition.cpu)?;
+    match &record.running {
+        Some(running) => {
+            let settings = pools::vm_settings(&definition.cpu);
+            let changed = running.vm.group.change(pool, settings);
+            changed.map_err(pools::refusal)
+        }
+        None => Ok(()),
+    }
 }
 
 /// Adds a definition.
@@ -103,12 +174,41 @@ pub fn add(definition: VmDefinition) -> Result<(), String> {
     if records.iter().any(|r| r.definition.name == definition.name) {
         return Err(format!("there is a VM named {} already", definition.name));
     }
-    records.push(Record {
-        definition,
-        running: None,
-        last_stop: None,
-    });
+    records.push(Record::new(definition, None));
     Ok(())
+}
+
+/// Adds a definition that the datastore `home` keeps; one of the boot archive that does not run gives way.
+///
+/// # Errors
+/// A text when the name is taken.
+pub fn add_from(definition: VmDefinition, home: &str) -> Result<(), String> {
+    let record = Record::new(definition, Some(home.to_string()));
+    let mut records = RECORDS.lock();
+    let same = |r: &&mut Record| r.definition.name == record.definition.name;
+    match records.iter_mut().find(same) {
+        None => records.push(record),
+        Some(old) if old.home.is_none() && old.running.is_none() && !old.starting => *old = record,
+        Some(old) => {
+            return Err(format!(
+                "there is a VM named {} already",
+                old.definition.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+impl Record {
+    fn new(definition: VmDefinition, home: Option<String>) -> Self {
+        Self {
+            definition,
+            home,
+            starting: false,
+            running: None,
+            last_stop: None,
+        }
+    }
 }
 
 /// Runs `body` with all records.
@@ -164,16 +264,25 @@ pub async fn is_gone_within(name: &str, vm: &Arc<VmShared>, nanos: u64) -> bool 
 ///
 /// # Errors
 /// A text that says what to do.
-pub fn start(name: &str) -> Result<(), String> {
+pub async fn start(name: &str) -> Result<(), String> {
     startup::milestone("vm-start");
     let definition = with_record(name, |r| match &r.running {
         Some(r) if r.vm.take_stop().is_some() => Err(format!(
             "VM {name} is still stopping; try again in a moment"
         )),
         Some(_) => Err(format!("VM {name} is running already")),
-        None => Ok(r.definition.clone()),
+        None if r.starting => Err(format!("VM {name} is being started already")),
+        None => {
+            r.starting = true;
+            Ok(r.definition.clone())
+        }
     })?;
-    let ended = power_on(&definition, false, None)?;
+    let ended = power_on(&definition, false, None).await;
+    with_record(name, |r| {
+        r.starting = false;
+        Ok(())
+    })?;
+    let ended = ended?;
     exec::spawn(0, async move {
         run_to_end(&definition, false, ended).await;
     })
@@ -192,7 +301,7 @@ pub async fn run_to_end(
     while reason == StopReason::Reset {
         crate::info!("VM {name} was reset by its guest");
         let before = running(name).ok().map(|r| r.vm);
-        reason = match power_on(definition, direct_serial, before.as_deref()) {
+        reason = match power_on(definition, direct_serial, before.as_deref()).await {
             Ok(ended) => ended.await,
             Err(error) => {
                 crate::error!("VM {name} did not start again after its reset: {error}");
@@ -216,31 +325,72 @@ fn promised_bytes() -> u64 {
     })
 }
 
+/// A file that a VM is made of.
+enum File {
+    /// In the boot archive.
+    Archive(&'static [u8]),
+    /// Read from a datastore.
+    Loaded(LargeBytes),
+}
+
+impl core::ops::Deref for File {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Archive(bytes) => bytes,
+            Self::Loaded(bytes) => bytes,
+        }
+    }
+}
+
+/// Finds a file: `DATASTORE:PATH`, or a path in the boot archive or else in the datastore that keeps the definition.
+async fn file(name: &str, home: Option<&str>) -> Result<File, String> {
+    if let Some(path) = StorePath::parse(name) {
+        return datastore::read(&path).await.map(File::Loaded);
+    }
+    if let Some(bytes) = files().find(name) {
+        return Ok(File::Archive(bytes));
+    }
+    let path = home.and_then(|home| StorePath::parse(&[home, ":", name].concat()));
+    let Some(path) = path else {
+        return Err(format!(
+            "there is no file {name}; `vm set` can name another"
+        ));
+    };
+    let read = datastore::read(&path).await.map(File::Loaded);
+    read.map_err(|error| format!("{error}; `vm set` can name another"))
+}
+
 /// Powers a VM on and records it as running; `before` is the machine that was reset.
 ///
 /// # Errors
 /// A text that says what to do.
-pub fn power_on(
+pub async fn power_on(
     definition: &VmDefinition,
     direct_serial: bool,
     before: Option<&VmShared>,
 ) -> Result<impl Future<Output = StopReason> + Send + use<>, String> {
-    let file = |name: &str| {
-        files()
-            .find(name)
-            .ok_or_else(|| format!("there is no file {name}; `vm set` can name another"))
+    let home = with_record(definition.name.as_str(), |r| Ok(r.home.clone()))?;
+    let home = home.as_deref();
+    let kernel = file(&definition.kernel, home).await?;
+    let initrd = match definition.initrd.as_deref() {
+        Some(name) => Some(file(name, home).await?),
+        None => None,
     };
     let mut modules = vec![];
     for name in &definition.modules {
-        modules.push((name.as_str(), file(name)?));
+        modules.push(file(name, home).await?);
     }
+    let names = definition.modules.iter().map(String::as_str);
+    let modules = names.zip(modules.iter().map(|file| &**file)).collect();
     let blueprint = Blueprint {
         name: definition.name.as_str(),
         memory_bytes: definition.memory.bytes(),
         promised_bytes: promised_bytes(),
         vcpus: definition.cpus,
-        kernel: (&definition.kernel, file(&definition.kernel)?),
-        initrd: definition.initrd.as_deref().map(file).transpose()?,
+        kernel: (&definition.kernel, &kernel),
+        initrd: initrd.as_deref(),
         modules,
         command_line: &definition.cmdline,
         cpu_time: pools::vm_settings(&definition.cpu),

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod clock;
+pub mod definitions;
 mod emulation;
 mod events;
 mod exits;

@@ -17,6 +17,7 @@ use api::block::{BlockDevice, BlockError, Buffer, Compared, Completion, Durabili
 
 use super::broken::{self, Rule};
 use super::describe::describe;
+use super::medium::Medium;
 use super::world::{Event, HostClock, MS, SECOND, TaskId, World};
 
 /// How the fabric misbehaves. Chances are per thousand requests.
@@ -143,8 +144,8 @@ pub struct Disk {
     requests: RefCell<BTreeMap<usize, Request>>,
     paths: RefCell<Vec<Path>>,
     witness: RefCell<Option<Rc<dyn Witness>>>,
-    /// Blocks that cannot be read until they are written.
-    bad: RefCell<BTreeMap<u64, ()>>,
+    /// Where the medium fails.
+    medium: Medium,
     served: Cell<u64>,
 }
 
@@ -157,7 +158,7 @@ impl fmt::Debug for Disk {
 impl Disk {
     /// Makes a disk of zeros.
     #[must_use]
-    pub fn new(world: Rc<World>, geometry: Geometry, fabric: Fabric) -> Self {
+    pub fn new(world: Rc<World>, geometry: Geometry, fabric: Fabric, medium: Medium) -> Self {
         Self {
             world,
             geometry,
@@ -167,7 +168,7 @@ impl Disk {
             requests: RefCell::default(),
             paths: RefCell::default(),
             witness: RefCell::default(),
-            bad: RefCell::default(),
+            medium,
             served: Cell::new(0),
         }
     }
@@ -250,9 +251,19 @@ impl Disk {
         }
     }
 
-    /// Makes a block unreadable until it is written.
-    pub fn spoil(&self, lba: u64) {
-        self.bad.borrow_mut().insert(lba, ());
+    /// Returns where the medium fails.
+    pub const fn medium(&self) -> &Medium {
+        &self.medium
+    }
+
+    /// Flips bits of a block, as time does; the disk does not know, and its cache neither.
+    pub fn flip(&self, lba: u64, bits: u64) {
+        let mut block = self.peek(lba);
+        for _ in 0..bits {
+            let bit = self.world.below(8 * block.len() as u64);
+            block[(bit / 8) as usize] ^= 1 << (bit % 8);
+        }
+        self.blocks.borrow_mut().insert(lba, Rc::from(block));
     }
 
     /// Returns a copy of a block as it is now.
@@ -274,7 +285,7 @@ impl Disk {
         match event {
             Event::Land(id) => self.land(id),
             Event::Reply(id) => self.reply(id),
-            Event::Wake(_) | Event::Strike => {}
+            Event::Wake(_) | Event::Strike | Event::Decay => {}
         }
     }
 
@@ -304,7 +315,9 @@ impl Disk {
         if let Some(request) = requests.get_mut(&id) {
             request.landed = landed;
             // What comes again later tells nobody anything.
-            if request.outcome.is_none() && whole {
+            // A piece that the medium did not take fails the whole.
+            let failed = matches!(outcome, Answer::Failed(_));
+            if request.outcome.is_none() && (whole || failed) {
                 request.outcome = Some(outcome);
             }
         }
@@ -329,10 +342,9 @@ impl Disk {
             }
             Ask::Zero { blocks } => {
                 let zeros = vec![0; self.block_len()];
-                for lba in lba..lba + blocks {
-                    self.store(host, life, lba, &zeros, true);
-                }
-                (Answer::Done, 0)
+                let mut lbas = lba..lba + blocks;
+                let stored = lbas.all(|lba| self.store(host, life, lba, &zeros, true));
+                (written(stored, lba), 0)
             }
             Ask::Write { data, cached } => {
                 let unit = u64::from(self.geometry.physical_block / self.geometry.logical_block);
@@ -343,19 +355,23 @@ impl Disk {
                     let cut = lba + from + self.world.below(blocks - from + 1);
                     end = (cut / unit.max(1) * unit.max(1)).clamp(lba + from, lba + blocks) - lba;
                 }
-                for index in from..end {
+                // What comes behind a block that fails is left alone.
+                let stored = (from..end).all(|index| {
                     let at = index as usize * self.block_len();
                     let block = &data[at..at + self.block_len()];
-                    self.store(host, life, lba + index, block, *cached);
-                }
-                (Answer::Done, end)
+                    self.store(host, life, lba + index, block, *cached)
+                });
+                (written(stored, lba), end)
             }
             Ask::Compare { expected, new } => {
                 let rule = self.fabric.get().rule;
+                if let Some(lba) = self.medium.first_unreadable(lba, 1) {
+                    return (Answer::Failed(BlockError::Medium { lba }), 0);
+                }
                 if broken::same(rule, &self.peek(lba), expected) {
                     let new = broken::stored(rule, new);
-                    self.store(host, life, lba, &new, false);
-                    (Answer::Done, 0)
+                    let stored = self.store(host, life, lba, &new, false);
+                    (written(stored, lba), 0)
                 } else {
                     (Answer::Differed, 0)
                 }
@@ -366,12 +382,11 @@ impl Disk {
     fn read_now(&self, lba: u64, blocks: u64) -> Answer {
         let len = self.block_len();
         let mut data = vec![0; len * blocks as usize];
+        if let Some(lba) = self.medium.first_unreadable(lba, blocks) {
+            return Answer::Failed(BlockError::Medium { lba });
+        }
         let stored = self.blocks.borrow();
-        let bad = self.bad.borrow();
         for (lba, place) in (lba..).zip(data.chunks_mut(len)) {
-            if !bad.is_empty() && bad.contains_key(&lba) {
-                return Answer::Failed(BlockError::Medium { lba });
-            }
             if let Some(block) = stored.get(&lba) {
                 place.copy_from_slice(block);
             }
@@ -379,7 +394,13 @@ impl Disk {
         Answer::Data(data)
     }
 
-    fn store(&self, host: usize, life: u32, lba: u64, data: &[u8], cached: bool) {
+    /// Stores a block; false if the medium does not take it.
+    fn store(&self, host: usize, life: u32, lba: u64, data: &[u8], cached: bool) -> bool {
+        if !self.medium.takes(lba, self.world.now()) {
+            self.world
+                .note(|| format!("disk    block {lba} by host {host} is not taken"));
+            return false;
+        }
         self.world.note(|| {
             let what = describe(data).unwrap_or_default();
             format!("disk    block {lba} by host {host}: {what}")
@@ -397,10 +418,7 @@ impl Disk {
                 volatile.remove(&lba);
             }
         }
-        let mut bad = self.bad.borrow_mut();
-        if !bad.is_empty() {
-            bad.remove(&lba);
-        }
+        true
     }
 
     fn reply(&self, id: usize) {
@@ -496,7 +514,12 @@ impl Disk {
         if !fate.answered {
             fate.reply = fabric.timeout;
         }
-        let again = matches!(ask, Ask::Compare { .. }) && world.chance(fabric.repeated);
+        let repeatable = match ask {
+            Ask::Compare { .. } => true,
+            Ask::Write { .. } => fabric.rule == Some(Rule::WritesComeAgain),
+            _ => false,
+        };
+        let again = repeatable && world.chance(fabric.repeated);
         if again && let [Some(first), None] = fate.landings {
             fate.landings[1] = Some(first + world.below(40 * SECOND));
         }
@@ -525,6 +548,15 @@ impl Disk {
             }
         })
         .await
+    }
+}
+
+/// The answer to a write from block `lba` on that the medium took or did not.
+const fn written(stored: bool, lba: u64) -> Answer {
+    if stored {
+        Answer::Done
+    } else {
+        Answer::Failed(BlockError::Medium { lba })
     }
 }
 

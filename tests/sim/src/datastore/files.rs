@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use api::block::Buffer;
+use api::block::{BlockError, Buffer};
 use lock::{Gate, Host, Life, LockError, Locks};
-use volume::{Action, Error, FileId, Kind, Layout, LockMode, Settings, Volume};
+use volume::{Action, Error, FileId, Finding, Kind, Layout, LockMode, Provision, Settings, Volume};
 
 use super::disk::HostDisk;
 use super::judge::name;
@@ -45,6 +45,8 @@ pub struct FileHost {
     pub layout: Layout,
     /// When it stops working and leaves, in true time.
     pub end: u64,
+    /// It makes large files until the volume is full.
+    pub crowded: bool,
 }
 
 /// The directories of a mounted volume.
@@ -221,7 +223,15 @@ impl FileHost {
                 let buffer = Buffer::zeroed(CHUNK);
                 let (buffer, read) = volume.read(&mut file, offset(chunk), buffer).await;
                 let mut bytes = buffer.to_vec();
-                bytes.truncate(read?);
+                match read {
+                    // Data stands once: where the medium cannot read it, the host is told so.
+                    Err(Error::Block(BlockError::Medium { lba })) if self.is_unreadable(lba) => {
+                        self.device
+                            .note(|| format!("cannot read chunk {chunk} of {serial}"));
+                        continue;
+                    }
+                    read => bytes.truncate(read?),
+                }
                 bytes.resize(CHUNK, 0);
                 contents.push((serial, chunk, bytes));
             }
@@ -257,6 +267,7 @@ impl FileHost {
                 Ok(())
             }
             (6, _) => self.visit(volume, places).await,
+            (7 | 8, _) if self.crowded => self.fill_up(volume, places, names).await,
             (_, Some(at)) => self.write(volume, places, &names[at]).await,
         }
     }
@@ -405,8 +416,45 @@ impl FileHost {
         volume.close(file);
         match result {
             Err(Error::LockTimeout | Error::NoSpace) => Ok(()),
+            // The medium refused a request for data; the file is as sound as before.
+            Err(Error::Block(BlockError::Medium { .. })) => Ok(()),
             result => result,
         }
+    }
+
+    /// Makes a file and allocates room for it until there is none, or some tens of blocks.
+    async fn fill_up(
+        &self,
+        volume: &mut Mounted,
+        places: Places,
+        names: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let before = names.len();
+        self.create(volume, places, names).await?;
+        let Some(path) = names.get(before) else {
+            return Ok(());
+        };
+        let (directory, name) = places.of(path);
+        let id = volume.lookup(directory, name).await?;
+        let mut file = volume.open(id, LockMode::Exclusive).await?;
+        let len = self.device.world().between(1, 80) << 20;
+        let filled = volume
+            .allocate(&mut file, 8 << 20, len, Provision::Unwritten)
+            .await;
+        volume.close(file);
+        self.device
+            .note(|| format!("fills up with {path}: {filled:?}"));
+        match filled {
+            Err(Error::NoSpace | Error::LockTimeout) => Ok(()),
+            filled => filled,
+        }
+    }
+
+    /// Tells whether the medium cannot read at a block, or in the request from there on.
+    fn is_unreadable(&self, lba: u64) -> bool {
+        let sectors = CHUNK as u64 / u64::from(self.layout.logical_block);
+        let medium = self.device.disk.medium();
+        medium.first_unreadable(lba, sectors).is_some()
     }
 
     /// Looks at everything when all others have stopped: is the volume whole, does recovery lose nothing, and is the
@@ -429,7 +477,8 @@ impl FileHost {
         race(alive, self.look(&locks)).await?;
         let locks = Rc::try_unwrap(locks).map_err(|_| Error::Failed)?;
         locks.leave().await.map_err(|_| Error::Failed)?;
-        self.check("after recovery").await
+        self.check("after recovery").await?;
+        self.repair().await
     }
 
     async fn look(&self, locks: &Rc<HostLocks>) -> Result<(), Error> {
@@ -469,9 +518,30 @@ impl FileHost {
 
     async fn check(&self, when: &str) -> Result<(), Error> {
         let report = volume::fsck(&self.device.clone(), Action::Check, |_, _| {}).await?;
+        let medium = self.device.disk.medium();
+        let wrong: Vec<_> = report
+            .findings
+            .iter()
+            .filter(|finding| match finding {
+                // The medium lost one copy, and the other one serves.
+                Finding::UnitCopy { address, .. } => !medium.was_harmed(*address),
+                Finding::SuperblockCopy { .. } => !medium.was_harmed(1),
+                _ => true,
+            })
+            .collect();
+        if !wrong.is_empty() {
+            let world = self.device.world();
+            world.condemn(|| format!("fsck {when}: {wrong:?}"));
+        }
+        Ok(())
+    }
+
+    /// Repairs what the medium lost, and finds nothing afterwards.
+    async fn repair(&self) -> Result<(), Error> {
+        let report = volume::fsck(&self.device.clone(), Action::Repair, |_, _| {}).await?;
         if !report.is_clean() {
             let world = self.device.world();
-            world.condemn(|| format!("fsck {when}: {:?}", report.findings));
+            world.condemn(|| format!("fsck cannot repair {:?}", report.findings));
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod describe;
 pub mod disk;
 pub mod files;
 pub mod judge;
+pub mod medium;
 pub mod oracle;
 pub mod template;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use self::broken::Rule;
 use self::disk::{Disk, Fabric, HostDisk};
 use self::files::FileHost;
 use self::judge::Judge;
+use self::medium::Medium;
 use self::oracle::Oracle;
 use self::toy::{Layout, ToyHost};
 use self::weather::Weather;
@@ -45,6 +47,8 @@ pub struct Plan {
     pub rule: Option<Rule>,
     /// What the hosts do.
     pub subject: Subject,
+    /// The medium of a volume fails, too, and hosts fill it up.
+    pub hard: bool,
 }
 
 /// What the hosts do.
@@ -132,7 +136,7 @@ fn sweep_each(plan: Plan, count: u64, step: u64) -> Sweep {
     sweep
 }
 
-/// Lets `hosts` hosts make and remove files, each in a directory of its own, for ten seconds of virtual time on a disk
+/// Lets `hosts` hosts make and remove files, each in a directory of its own, for 15 seconds of virtual time on a disk
 /// that answers within a millisecond, and returns how many they made and removed in all. The disk serves any number of
 /// requests at a time, so what keeps hosts from going as fast together as alone is what they wait for of each other.
 #[must_use]
@@ -140,8 +144,9 @@ pub fn rate_of(hosts: usize) -> u64 {
     let world = Rc::new(World::new(1, false));
     let weather = Weather::calm(world::MS);
     let backend = Backend::CompareAndWrite;
+    let setting = (backend, LARGE_BYTES, false);
     let mut simulation =
-        Simulation::with_files(Rc::clone(&world), hosts, weather, backend, LARGE_BYTES);
+        Simulation::with_files(Rc::clone(&world), hosts, weather, Medium::sound(), setting);
     let done = Rc::new(Cell::new(0));
     for (number, party) in simulation.hosts.iter().take(hosts).enumerate() {
         if let Party::Files(host) = party.clone() {
@@ -154,7 +159,10 @@ pub fn rate_of(hosts: usize) -> u64 {
             });
         }
     }
-    simulation.advance(10 * SECOND);
+    // Joining and mounting are not counted.
+    simulation.advance(5 * SECOND);
+    done.set(0);
+    simulation.advance(15 * SECOND);
     done.get()
 }
 
@@ -227,7 +235,13 @@ impl Simulation {
         match plan.subject {
             Subject::Locks => Self::with_toys(plan, world, count, weather, backend),
             Subject::Volume => {
-                Self::with_files(world, count, weather, backend, template::VOLUME_BYTES)
+                let medium = if plan.hard {
+                    Medium::draw(&world, plan.rule)
+                } else {
+                    Medium::sound()
+                };
+                let setting = (backend, template::VOLUME_BYTES, plan.hard);
+                Self::with_files(world, count, weather, medium, setting)
             }
         }
     }
@@ -246,7 +260,9 @@ impl Simulation {
             volatile_cache: false,
             ..geometry(&world, backend, block_len, layout.blocks)
         };
-        let disk = Rc::new(Disk::new(Rc::clone(&world), geometry, weather.fabric));
+        let medium = Medium::sound();
+        let disk = Disk::new(Rc::clone(&world), geometry, weather.fabric, medium);
+        let disk = Rc::new(disk);
         let judge = Judge::new(
             Rc::clone(&world),
             count + 1,
@@ -283,24 +299,27 @@ impl Simulation {
         world: Rc<World>,
         count: usize,
         weather: Weather,
-        backend: Backend,
-        bytes: u64,
+        medium: Medium,
+        (backend, bytes, crowded): (Backend, u64, bool),
     ) -> Self {
         let block_len: usize = if world.chance(300) { 512 } else { 4096 };
         let template = template::volume(backend, block_len as u32, SLOTS, bytes);
         let template = template.unwrap_or_else(|error| panic!("no volume could be made: {error}"));
         let blocks = bytes / block_len as u64;
         let geometry = geometry(&world, backend, block_len, blocks);
-        let disk = Rc::new(Disk::new(Rc::clone(&world), geometry, weather.fabric));
+        let disk = Disk::new(Rc::clone(&world), geometry, weather.fabric, medium);
+        let disk = Rc::new(disk);
         disk.preload(&template.blocks);
         let oracle = Rc::new(Oracle::new(Rc::clone(&world), count));
         let end = world.between(10, 50) * SECOND;
+        let crowded = crowded && world.chance(500);
         let hosts = (0..=count).map(|_| {
             Party::Files(FileHost {
                 device: add_host(&world, &disk, &weather),
                 oracle: Rc::clone(&oracle),
                 layout: template.layout.clone(),
                 end,
+                crowded,
             })
         });
         Self {
@@ -319,7 +338,9 @@ impl Simulation {
             self.lives.push(life);
         }
         self.weather.brew(&self.world);
+        self.disk.medium().brew(&self.world);
         self.advance(self.end);
+        self.disk.medium().mend_writes();
         // From here on the weather is fair, and everybody comes to an end.
         self.disk.set_fabric(Fabric::fair(self.weather.fabric));
         self.advance(self.end + PATIENCE);
@@ -355,8 +376,17 @@ impl Simulation {
                     self.strike();
                     self.weather.brew(&self.world);
                 }
-                Event::Strike => {}
+                Event::Decay if self.world.now() < self.end => self.decay(),
+                Event::Strike | Event::Decay => {}
             }
+        }
+    }
+
+    fn decay(&self) {
+        if let Some(Party::Files(host)) = self.hosts.first() {
+            let medium = self.disk.medium();
+            medium.decay(&self.world, &self.disk, &host.layout);
+            medium.brew(&self.world);
         }
     }
 

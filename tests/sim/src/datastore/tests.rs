@@ -16,6 +16,7 @@ const PLAN: Plan = Plan {
     backend: None,
     rule: None,
     subject: Subject::Locks,
+    hard: false,
 };
 
 /// A seed and what it found.
@@ -130,23 +131,42 @@ fn seeds_that_found_a_bug_find_none() {
 
 #[test]
 fn every_rule_that_is_broken_on_purpose_is_noticed() {
-    for (name, rule) in Rule::ALL {
-        let plan = Plan {
-            rule: Some(rule),
-            backend: Some(Backend::CompareAndWrite),
-            ..PLAN
-        };
-        let swept = sweep(plan, 3000);
-        assert!(swept.failed.is_some(), "{name}");
+    for backend in [Backend::CompareAndWrite, Backend::Paxos] {
+        for (name, rule) in Rule::ALL {
+            let apart = rule == Rule::BothCopiesFail;
+            if apart || backend == Backend::Paxos && !rule.shows_with_paxos() {
+                continue;
+            }
+            let plan = Plan {
+                rule: Some(rule),
+                backend: Some(backend),
+                ..PLAN
+            };
+            let swept = sweep(plan, 8000);
+            assert!(swept.failed.is_some(), "{name} with {backend:?}");
+        }
     }
 }
 
-/// The goal is six times the rate of one host; this holds what stands (four times, when it was written).
 #[test]
-fn eight_hosts_in_different_directories_are_at_least_three_times_as_fast_as_one() {
+fn a_medium_that_hits_one_copy_loses_nothing_and_one_that_hits_both_is_noticed() {
+    let plan = Plan {
+        subject: Subject::Volume,
+        hard: true,
+        ..PLAN
+    };
+    assert_eq!(sweep(plan, 60).failed, None);
+    let rule = Some(Rule::BothCopiesFail);
+    let swept = sweep(Plan { rule, ..plan }, 200);
+    assert!(swept.failed.is_some());
+}
+
+/// Six times is the goal; 6.5 stood when this was written.
+#[test]
+fn eight_hosts_in_different_directories_are_six_times_as_fast_as_one() {
     let (one, eight) = (rate_of(1), rate_of(8));
-    println!("operations in 10 s: one host {one}, eight hosts {eight}");
-    assert!(eight >= 3 * one, "one host {one}, eight hosts {eight}");
+    println!("operations in 15 s: one host {one}, eight hosts {eight}");
+    assert!(eight >= 6 * one, "one host {one}, eight hosts {eight}");
 }
 
 #[test]

@@ -91,7 +91,11 @@ impl Weather {
             } else {
                 chance(2)
             },
-            repeated: chance(3),
+            repeated: if rule == Some(Rule::WritesComeAgain) {
+                60
+            } else {
+                chance(3)
+            },
             torn: chance(10),
             rule,
         };

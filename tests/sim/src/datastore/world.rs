@@ -34,6 +34,8 @@ pub enum Event {
     Reply(usize),
     /// The weather strikes.
     Strike,
+    /// The medium decays.
+    Decay,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;

@@ -6,10 +6,11 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::cell::{self, RefCell};
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use api::block::BlockDevice;
 use api::time::Clock;
+use spin::Mutex;
 
 use super::ballot::{AUTHORS_BALLOT, Ballot, Ballots, View};
 use super::{AtomicStep, Fence, Fenced, Seen, Swap};
@@ -41,10 +42,10 @@ pub(crate) struct Paxos<D, C> {
     fenced: Fenced<D, C>,
     seats: u16,
     /// This host's seat; it has one before it makes a step.
-    seat: cell::Cell<u16>,
-    authored: RefCell<BTreeMap<Cell, Authored>>,
+    seat: AtomicU16,
+    authored: Mutex<BTreeMap<Cell, Authored>>,
     /// What the last load of a single cell read; the swap that follows begins with it.
-    recent: RefCell<Option<(Cell, Ballots)>>,
+    recent: Mutex<Option<(Cell, Ballots)>>,
 }
 
 impl<D: BlockDevice, C: Clock> Paxos<D, C> {
@@ -52,9 +53,9 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
         Self {
             fenced,
             seats,
-            seat: cell::Cell::new(0),
-            authored: RefCell::new(BTreeMap::new()),
-            recent: RefCell::new(None),
+            seat: AtomicU16::new(0),
+            authored: Mutex::new(BTreeMap::new()),
+            recent: Mutex::new(None),
         }
     }
 
@@ -64,7 +65,11 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
 
     /// Takes the seat that this host has come to own.
     pub(super) fn sit(&self, seat: u16) {
-        self.seat.set(seat);
+        self.seat.store(seat, Ordering::Release);
+    }
+
+    fn seat(&self) -> u16 {
+        self.seat.load(Ordering::Acquire)
     }
 
     /// Returns the block of the seat that belongs to the slot at `cell`.
@@ -74,7 +79,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
 
     /// The block of this host's ballot on `cell`.
     fn own_lba(&self, cell: Cell) -> u64 {
-        cell.0.saturating_add(u64::from(self.seat.get()))
+        cell.0.saturating_add(u64::from(self.seat()))
     }
 
     fn seen(ballots: &Ballots, cell: Cell) -> Result<Seen, LockError> {
@@ -105,10 +110,8 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
     }
 
     async fn put(&self, cell: Cell, ballot: &Ballot) -> Result<(), LockError> {
-        self.recent
-            .borrow_mut()
-            .take_if(|(loaded, _)| *loaded == cell);
-        let bytes = ballot.encode(self.seat.get(), cell);
+        self.recent.lock().take_if(|(loaded, _)| *loaded == cell);
+        let bytes = ballot.encode(self.seat(), cell);
         let lba = self.own_lba(cell);
         Ok(self.fenced.put(lba, &bytes, Fence::Lease).await?)
     }
@@ -131,7 +134,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
         };
         self.put(cell, &ballot).await?;
         let ballots = self.ballots(cell).await?;
-        if ballots.leads(self.seat.get(), instance, AUTHORS_BALLOT) {
+        if ballots.leads(self.seat(), instance, AUTHORS_BALLOT) {
             self.remember(cell, instance, AUTHORS_BALLOT, new);
             return Ok(None);
         }
@@ -148,7 +151,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
         new: &Image,
     ) -> Result<(Option<Image>, Ballots), LockError> {
         let corrupt = LockError::Corrupt { lba: cell.0 };
-        let seat = self.seat.get();
+        let seat = self.seat();
         let number = ballots.next_number(seat, instance).ok_or(corrupt)?;
         let own = ballots.0.get(usize::from(seat)).ok_or(corrupt)?;
         let promise = if own.instance == instance && own.accepted != 0 {
@@ -199,7 +202,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
     }
 
     fn remember(&self, cell: Cell, instance: u64, number: u64, image: &Image) {
-        let mut authored = self.authored.borrow_mut();
+        let mut authored = self.authored.lock();
         if authored.len() >= AUTHORED_MAX {
             authored.pop_first();
         }
@@ -215,7 +218,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
     /// Waits before a new try, each seat for another time.
     async fn back_off(&self, round: u32) {
         let doubled = BACKOFF_NANOS << round.min(BACKOFF_DOUBLINGS);
-        let turns = u64::from(self.seat.get()).saturating_add(1);
+        let turns = u64::from(self.seat()).saturating_add(1);
         self.fenced.sleep(doubled.saturating_mul(turns)).await;
     }
 
@@ -236,7 +239,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
                 self.back_off(round).await;
                 continue;
             };
-            if let Some(own) = ballots.0.get(usize::from(self.seat.get())) {
+            if let Some(own) = ballots.0.get(usize::from(self.seat())) {
                 self.put(cell, own).await?;
             }
             return Ok(image);
@@ -246,7 +249,7 @@ impl<D: BlockDevice, C: Clock> Paxos<D, C> {
 
     /// Says on the disk that `image`, this host's last one, is chosen, so that others need not find out.
     pub(super) async fn publish(&self, cell: Cell, image: &Image) -> Result<(), LockError> {
-        let known = self.authored.borrow().get(&cell).copied();
+        let known = self.authored.lock().get(&cell).copied();
         let Some(authored) = known.filter(|authored| authored.token == image.token()) else {
             return Ok(());
         };
@@ -281,7 +284,7 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Paxos<D, C> {
         self.fenced.wait_late(self.own_lba(cell)).await;
         let ballots = self.ballots(cell).await?;
         let seen = Self::seen(&ballots, cell);
-        *self.recent.borrow_mut() = Some((cell, ballots));
+        *self.recent.lock() = Some((cell, ballots));
         seen
     }
 
@@ -292,10 +295,10 @@ impl<D: BlockDevice, C: Clock> AtomicStep for Paxos<D, C> {
         new: &Image,
         _fence: Fence,
     ) -> Result<Swap, LockError> {
-        let authored = self.authored.borrow_mut().remove(&cell);
+        let authored = self.authored.lock().remove(&cell);
         let mut read = self
             .recent
-            .borrow_mut()
+            .lock()
             .take()
             .and_then(|(loaded, ballots)| (loaded == cell).then_some(ballots));
         if let Some(authored) = authored.filter(|authored| authored.token == expected.token()) {

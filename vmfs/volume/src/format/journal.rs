@@ -1,12 +1,19 @@
-//! A host's journal: a header, and a ring of transactions made of whole images of units.
+//! A host's journal: a header, and a ring of transactions made of parts of units.
 
 use checksum::Crc32c;
-use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::byteorder::little_endian::{U16, U32, U64};
 
-use super::{Bytes, UNIT, on_disk, unit_views};
+use super::{Bytes, UNIT, on_disk};
 
-/// Most images of a transaction.
-pub const TRANSACTION_UNITS_MAX: usize = 250;
+/// Most bytes of a transaction.
+pub const TRANSACTION_BYTES_MAX: u32 = 4 << 20;
+/// Most units that a journal's transactions may name, and that whoever replays it keeps in memory: this, or four times
+/// the units of the ring if that is less.
+pub const JOURNAL_UNITS_MAX: u64 = 16_384;
+/// `kind` of a record: bytes outside its ranges are zero.
+pub const RECORD_WHOLE: u16 = 1;
+/// `kind` of a record: bytes outside its ranges are as they were.
+pub const RECORD_PARTS: u16 = 2;
 /// Magic of a journal's header.
 const MAGIC_JOURNAL: [u8; 4] = *b"BDJH";
 /// Magic of a transaction.
@@ -33,50 +40,50 @@ on_disk! {
 }
 
 on_disk! {
-    /// The address of an image and its checksum.
-    pub struct ImageRef: 16 {
-        /// Address of the unit.
-        pub address: U64,
-        /// The checksum in the image's header.
-        pub crc: U32,
-        /// Zero.
-        pub reserved: U32,
-    }
-}
-
-on_disk! {
     /// What a transaction begins with.
     pub struct TransactionHead: 64 {
         /// Magic `BDJT`.
         pub magic: [u8; 4],
-        /// CRC-32C of this unit with this field zero.
+        /// CRC-32C of the transaction's bytes with this field zero.
         pub crc: U32,
         /// First eight bytes of the volume's UUID.
         pub volume: U64,
         /// Slot of the host that wrote it.
         pub slot: U32,
-        /// Number of images; they follow this unit in the ring, which wraps.
+        /// Number of records.
         pub count: U32,
         /// Sequence number.
         pub sequence: U64,
+        /// Bytes of the transaction: this head and all records.
+        pub bytes: U32,
         /// Zero.
-        pub reserved: [u8; 32],
+        pub reserved: [u8; 28],
     }
 }
 
 on_disk! {
-    /// The unit before the images of a transaction.
-    pub struct TransactionUnit: 4096 {
-        /// Numbers.
-        pub head: TransactionHead,
-        /// The images.
-        pub images: [ImageRef; TRANSACTION_UNITS_MAX],
-        /// Zero.
-        pub reserved: [u8; 32],
+    /// What a transaction says of a unit: its ranges follow, then the bytes of all ranges, then zeros to a multiple of 8.
+    pub struct UnitRecord: 16 {
+        /// Address of the unit.
+        pub address: U64,
+        /// 1: bytes outside the ranges are zero; 2: they are as the record of this unit before left them.
+        pub kind: U16,
+        /// Number of ranges.
+        pub ranges: U16,
+        /// Bytes of all ranges.
+        pub data: U32,
     }
 }
 
-unit_views!(TransactionUnit);
+on_disk! {
+    /// A range of a unit's bytes.
+    pub struct UnitRange: 4 {
+        /// First byte in the unit.
+        pub offset: U16,
+        /// Number of bytes.
+        pub len: U16,
+    }
+}
 
 /// The checksum of a structure whose second four bytes are its checksum.
 fn own_crc(bytes: &[u8]) -> u32 {
@@ -118,50 +125,57 @@ impl JournalHeader {
     }
 }
 
-impl TransactionUnit {
-    /// Makes the unit before the images whose addresses and checksums `images` gives, at most
-    /// [`TRANSACTION_UNITS_MAX`] of them.
-    #[must_use]
-    pub fn build(volume: u64, slot: u16, sequence: u64, images: &[ImageRef]) -> Bytes {
-        let mut bytes = [0; UNIT];
-        let unit = Self::of_mut(&mut bytes);
-        unit.head.magic = MAGIC_TRANSACTION;
-        unit.head.volume = U64::new(volume);
-        unit.head.slot = U32::new(u32::from(slot));
-        unit.head.sequence = U64::new(sequence);
-        let mut count = 0_u32;
-        for (to, from) in unit.images.iter_mut().zip(images) {
-            *to = from.clone();
-            count = count.saturating_add(1);
+impl TransactionHead {
+    /// Puts the head of transaction `sequence` and the checksum into bytes that begin with room for it; `count` records
+    /// follow there.
+    pub fn seal(bytes: &mut [u8], volume: u64, slot: u16, sequence: u64, count: u32) {
+        let head = Self {
+            magic: MAGIC_TRANSACTION,
+            crc: U32::new(0),
+            volume: U64::new(volume),
+            slot: U32::new(u32::from(slot)),
+            count: U32::new(count),
+            sequence: U64::new(sequence),
+            bytes: U32::new(u32::try_from(bytes.len()).unwrap_or(0)),
+            reserved: [0; 28],
+        };
+        if let Some(place) = bytes.first_chunk_mut::<64>() {
+            *place = zerocopy::transmute!(head);
         }
-        unit.head.count = U32::new(count);
-        let crc = own_crc(&bytes);
-        Self::of_mut(&mut bytes).head.crc = U32::new(crc);
-        bytes
+        let crc = own_crc(bytes);
+        if let Some(place) = bytes.get_mut(4..8) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
     }
 
-    /// Returns the references of a transaction, `None` if the unit is not the transaction `sequence` of that slot.
+    /// Reads the head of the transaction `sequence` of that slot from the start of a unit; `None` if it is not one.
+    /// Whether the transaction is whole is not known yet.
     #[must_use]
-    pub fn images(bytes: &Bytes, volume: u64, slot: u16, sequence: u64) -> Option<&[ImageRef]> {
-        let unit = Self::of(bytes);
-        let good = unit.head.magic == MAGIC_TRANSACTION
-            && unit.head.volume.get() == volume
-            && unit.head.slot.get() == u32::from(slot)
-            && unit.head.sequence.get() == sequence
-            && unit.head.crc.get() == own_crc(bytes);
-        if !good {
-            return None;
-        }
-        unit.images
-            .get(..usize::try_from(unit.head.count.get()).ok()?)
+    pub fn read(unit: &Bytes, volume: u64, slot: u16, sequence: u64) -> Option<Self> {
+        let head = Self::read_any(unit, volume, slot)?;
+        (head.sequence.get() == sequence).then_some(head)
     }
 
-    /// Tells whether an image is the one that a reference means.
+    /// Reads the head of any transaction of that slot.
     #[must_use]
-    pub fn is_image(bytes: &Bytes, image: &ImageRef) -> bool {
-        let header = super::Header::of(bytes);
-        header.address.get() == image.address.get()
-            && header.crc.get() == image.crc.get()
-            && super::unit_crc(bytes) == image.crc.get()
+    pub fn read_any(unit: &Bytes, volume: u64, slot: u16) -> Option<Self> {
+        let (head, _) = <Self as zerocopy::FromBytes>::read_from_prefix(unit).ok()?;
+        let good = head.magic == MAGIC_TRANSACTION
+            && head.volume.get() == volume
+            && head.slot.get() == u32::from(slot)
+            && (64..=TRANSACTION_BYTES_MAX).contains(&head.bytes.get());
+        good.then_some(head)
+    }
+
+    /// Tells whether the bytes of a transaction are all that were written.
+    #[must_use]
+    pub fn is_whole(&self, bytes: &[u8]) -> bool {
+        bytes.len() as u64 == u64::from(self.bytes.get()) && own_crc(bytes) == self.crc.get()
+    }
+
+    /// Returns the number of units that the transaction takes in the ring.
+    #[must_use]
+    pub const fn units(&self) -> u64 {
+        (self.bytes.get() as u64).div_ceil(UNIT as u64)
     }
 }

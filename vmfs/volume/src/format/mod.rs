@@ -28,7 +28,8 @@ pub use inode::{
     LAYOUT_TREE, NAME_MAX, STATE_DELETING, STATE_LIVE,
 };
 pub use journal::{
-    ImageRef, JournalHeader, TRANSACTION_UNITS_MAX, TransactionHead, TransactionUnit,
+    JOURNAL_UNITS_MAX, JournalHeader, RECORD_PARTS, RECORD_WHOLE, TRANSACTION_BYTES_MAX,
+    TransactionHead, UnitRange, UnitRecord,
 };
 pub use node::{Entry, INODE_ENTRIES, LEVELS_MAX, NODE_ENTRIES, Node, NodeHead, UNWRITTEN};
 pub use slot::{PENDING_MAX, SlotUnit};

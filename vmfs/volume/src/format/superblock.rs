@@ -5,7 +5,7 @@ use zerocopy::byteorder::little_endian::{U32, U64};
 use super::{BLOCK_BYTES, Header, UNIT_BYTES, on_disk, unit_views};
 
 /// Version of the format that this code writes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Incompatible and read-only-compatible features that this code knows: none yet.
 pub const FEATURES_KNOWN: u64 = 0;
 /// Most members (LUNs) of a volume.

@@ -4,8 +4,8 @@ use alloc::string::ToString;
 use alloc::vec::Vec;
 
 use super::{
-    Carved, Cluster, ClusterHead, Entry, Header, ImageRef, Inode, InodeHead, JournalHeader, Member,
-    Node, NodeHead, SlotUnit, Superblock, TransactionHead, TransactionUnit,
+    Carved, Cluster, ClusterHead, Entry, Header, Inode, InodeHead, JournalHeader, Member, Node,
+    NodeHead, SlotUnit, Superblock, TransactionHead, UnitRange, UnitRecord,
 };
 
 const DOCUMENT: &str = include_str!("../../../../docs/formats/datastore.md");
@@ -31,16 +31,12 @@ const STRUCTURES: [(&str, Fields, usize); 16] = [
         size_of::<JournalHeader>(),
     ),
     (
-        "TransactionUnit",
-        TransactionUnit::FIELDS,
-        size_of::<TransactionUnit>(),
-    ),
-    (
         "TransactionHead",
         TransactionHead::FIELDS,
         size_of::<TransactionHead>(),
     ),
-    ("ImageRef", ImageRef::FIELDS, size_of::<ImageRef>()),
+    ("UnitRecord", UnitRecord::FIELDS, size_of::<UnitRecord>()),
+    ("UnitRange", UnitRange::FIELDS, size_of::<UnitRange>()),
 ];
 
 /// The rows of the first table behind the heading of a structure: offset, size, name.
@@ -101,8 +97,13 @@ fn the_document_has_the_magics_and_numbers() {
     }
     let journal = JournalHeader::new(7, 3, 0, 1);
     assert_eq!(journal.magic, *b"BDJH");
-    let unit = TransactionUnit::build(7, 3, 1, &[]);
-    assert_eq!(unit[..4], *b"BDJT");
+    let mut transaction = [0; 64];
+    TransactionHead::seal(&mut transaction, 7, 3, 1, 0);
+    assert_eq!(transaction[..4], *b"BDJT");
+    assert_eq!(super::FORMAT_VERSION, 2);
+    assert_eq!((super::RECORD_WHOLE, super::RECORD_PARTS), (1, 2));
+    assert_eq!(super::TRANSACTION_BYTES_MAX, 4_194_304);
+    assert_eq!(super::JOURNAL_UNITS_MAX, 16_384);
     assert_eq!(super::SUPERBLOCK_A, 4096);
     assert_eq!(super::SUPERBLOCK_B, 1_052_672);
     assert_eq!(crate::MEMBER_START, 16);

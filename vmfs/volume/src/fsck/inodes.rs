@@ -1,6 +1,6 @@
 //! Inodes and their trees.
 
-use alloc::rc::Rc;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use api::block::BlockDevice;
@@ -171,10 +171,10 @@ impl<D: BlockDevice> Checker<'_, D> {
         inode: u64,
         visit: &Visit,
         root: &Bytes,
-    ) -> Result<Option<Rc<Bytes>>, Error> {
+    ) -> Result<Option<Arc<Bytes>>, Error> {
         let address = visit.address;
         if address == inode {
-            return Ok(Some(Rc::new(*root)));
+            return Ok(Some(Arc::new(*root)));
         }
         if self
             .layout

@@ -147,7 +147,7 @@ struct Checker<'a, D> {
     action: Action,
     report: Report,
     /// Newest images of units in journals.
-    images: BTreeMap<u64, alloc::rc::Rc<crate::format::Bytes>>,
+    images: BTreeMap<u64, alloc::sync::Arc<crate::format::Bytes>>,
     /// Units marked as used that can be read: nodes, and whether something was found that uses them.
     nodes: BTreeMap<u64, bool>,
     inodes: BTreeMap<u64, Known>,

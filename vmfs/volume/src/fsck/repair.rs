@@ -23,7 +23,7 @@ use crate::format::{
 use crate::layout::Layout;
 use crate::locks::{LocalLocks, LockMode};
 use crate::mkfs;
-use crate::volume::{Settings, Volume};
+use crate::volume::{Settings, Volume, operate};
 
 /// Repairs what a check has found.
 pub(super) async fn repair<D: BlockDevice>(checker: Checker<'_, D>) -> Result<(), Error> {
@@ -350,7 +350,7 @@ impl<H: crate::volume::Host> Volume<H> {
         kind: Kind,
         inode: u64,
     ) -> Result<(), Error> {
-        self.operate(async |volume| {
+        operate!(self, |volume| {
             let bytes = volume.peek(parent, MAGIC_INODE).await?;
             let directory = FileId {
                 inode: parent,
@@ -364,6 +364,5 @@ impl<H: crate::volume::Host> Volume<H> {
             }
             volume.add_name(directory, name, kind, inode).await
         })
-        .await
     }
 }

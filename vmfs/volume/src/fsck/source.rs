@@ -1,7 +1,8 @@
 //! Where a check reads from: superblocks, journals, and both copies of units.
 
 use alloc::boxed::Box;
-use alloc::rc::Rc;
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 
 use api::block::{BlockDevice, BlockError};
 
@@ -9,9 +10,10 @@ use super::{Action, Checker, Finding};
 use crate::error::Error;
 use crate::format::{
     self, Bytes, Header, JournalHeader, MAGIC_SLOT, MAGIC_SUPERBLOCK, SUPERBLOCK_A, SUPERBLOCK_B,
-    SlotUnit, TransactionUnit, UNIT_BYTES,
+    SlotUnit, TransactionHead, UNIT_BYTES,
 };
 use crate::mkfs;
+use crate::record::Images;
 use crate::replay::JournalReader;
 use crate::volume::read_copy;
 
@@ -78,45 +80,78 @@ impl<D: BlockDevice> Checker<'_, D> {
             Err(error) => return Err(error),
         };
         let mut sound = true;
+        let mut images = Images::new(self.layout.journal_units_max());
         while let Some(transaction) = reader.next().await? {
             self.report.transactions = self.report.transactions.saturating_add(1);
-            for (reference, image) in transaction.images {
-                let address = reference.address.get();
-                let fits = self.layout.mirror(address).is_some()
-                    && format::check(&image, None, address, self.layout.tag).is_ok();
-                if fits {
-                    self.take_image(address, image).await?;
-                } else {
+            let records = transaction.records();
+            sound &= records.is_some();
+            let address = self.layout.journal(slot) / UNIT_BYTES;
+            if records.is_none() {
+                self.find(Finding::JournalImage { slot, address });
+            }
+            for record in records.unwrap_or_default() {
+                if !images.add(&record) {
                     sound = false;
+                    let address = record.address;
                     self.find(Finding::JournalImage { slot, address });
                 }
+            }
+        }
+        for (address, mut image) in images.take() {
+            format::seal(&mut image);
+            if self.fits_its_place(address, &image) {
+                self.take_image(address, image).await?;
+            } else {
+                sound = false;
+                self.find(Finding::JournalImage { slot, address });
             }
         }
         Ok(sound)
     }
 
+    /// Tells whether an image of a journal is one of the unit that it is said to be.
+    fn fits_its_place(&self, address: u64, image: &Bytes) -> bool {
+        self.layout.mirror(address).is_some()
+            && format::check(image, None, address, self.layout.tag).is_ok()
+    }
+
     /// Collects the images of every whole transaction in a ring whose header is lost.
     async fn read_ring(&mut self, slot: u16) -> Result<(), Error> {
+        let mut found: BTreeMap<u64, u64> = BTreeMap::new();
         let start = self.layout.journal(slot) / UNIT_BYTES;
         for position in 0..self.layout.ring_units() {
             let at = start.saturating_add(1).saturating_add(position);
-            let Some(head) = self.read_raw(at).await? else {
+            if let Some(unit) = self.read_raw(at).await?
+                && let Some(head) = TransactionHead::read_any(&unit, self.layout.tag, slot)
+            {
+                found.insert(head.sequence.get(), position);
+            }
+        }
+        let mut images = Images::new(self.layout.journal_units_max());
+        let mut before = None;
+        for (sequence, position) in found {
+            let mut reader = JournalReader::at(self.disk, self.layout, slot, position, sequence);
+            let Some(transaction) = reader.next().await? else {
                 continue;
             };
-            let sequence = TransactionUnit::of(&head).head.sequence.get();
-            if TransactionUnit::images(&head, self.layout.tag, slot, sequence).is_none() {
-                continue;
+            // Behind a gap nothing can be built upon.
+            if before.is_some_and(|before: u64| before.checked_add(1) != Some(sequence)) {
+                self.take_images(&mut images).await?;
             }
-            let mut reader = JournalReader::at(self.disk, self.layout, slot, position, sequence);
-            if let Some(transaction) = reader.next().await? {
-                for (reference, image) in transaction.images {
-                    let address = reference.address.get();
-                    if self.layout.mirror(address).is_some()
-                        && format::check(&image, None, address, self.layout.tag).is_ok()
-                    {
-                        self.take_image(address, image).await?;
-                    }
-                }
+            before = Some(sequence);
+            for record in transaction.records().unwrap_or_default() {
+                // What builds on a record that was overwritten is older than what is in place.
+                let _known = images.add(&record);
+            }
+        }
+        self.take_images(&mut images).await
+    }
+
+    async fn take_images(&mut self, images: &mut Images) -> Result<(), Error> {
+        for (address, mut image) in images.take() {
+            format::seal(&mut image);
+            if self.fits_its_place(address, &image) {
+                self.take_image(address, image).await?;
             }
         }
         Ok(())
@@ -130,7 +165,7 @@ impl<D: BlockDevice> Checker<'_, D> {
             None => self.version_in_place(address).await?,
         };
         if version(&image) >= newest {
-            self.images.insert(address, Rc::from(image));
+            self.images.insert(address, Arc::from(image));
         }
         Ok(())
     }
@@ -166,13 +201,20 @@ impl<D: BlockDevice> Checker<'_, D> {
             let Some(unit) = self.read_raw(start.saturating_add(position)).await? else {
                 continue;
             };
-            let seen = JournalHeader::read(&*unit, self.layout.tag, slot)
-                .map(|header| header.sequence.get())
-                .or_else(|| {
-                    let found = TransactionUnit::of(&unit).head.sequence.get();
-                    TransactionUnit::images(&unit, self.layout.tag, slot, found)
-                        .map(|_| found.saturating_add(1))
-                });
+            let tag = self.layout.tag;
+            let mut seen = JournalHeader::read(&*unit, tag, slot)
+                .filter(|_| position == 0)
+                .map(|header| header.sequence.get());
+            if let (Some(head), Some(position)) = (
+                TransactionHead::read_any(&unit, tag, slot),
+                position.checked_sub(1),
+            ) {
+                let number = head.sequence.get();
+                let mut reader = JournalReader::at(self.disk, self.layout, slot, position, number);
+                if reader.next().await?.is_some() {
+                    seen = number.checked_add(1);
+                }
+            }
             sequence = sequence.max(seen.unwrap_or(0));
         }
         let header = JournalHeader::new(self.layout.tag, slot, 0, sequence);
@@ -210,7 +252,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         &mut self,
         address: u64,
         magic: Option<[u8; 4]>,
-    ) -> Result<Option<Rc<Bytes>>, Error> {
+    ) -> Result<Option<Arc<Bytes>>, Error> {
         let unit = self.newest_copy(address, magic).await?;
         if let Some(bytes) = &unit {
             self.newest = self.newest.max(Header::of(bytes).version.get());
@@ -224,10 +266,10 @@ impl<D: BlockDevice> Checker<'_, D> {
         &mut self,
         address: u64,
         magic: Option<[u8; 4]>,
-    ) -> Result<Option<Rc<Bytes>>, Error> {
+    ) -> Result<Option<Arc<Bytes>>, Error> {
         if let Some(image) = self.images.get(&address) {
             let fits = magic.is_none_or(|magic| Header::of(image).magic == magic);
-            return Ok(fits.then(|| Rc::clone(image)));
+            return Ok(fits.then(|| Arc::clone(image)));
         }
         let Some(mirror) = self.layout.mirror(address) else {
             return Ok(None);
@@ -238,7 +280,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         let b = self.read_raw(mirror).await?.filter(|bytes| good(bytes));
         let (newest, finding) = match (a, b) {
             (None, None) => return Ok(None),
-            (Some(a), Some(b)) if a == b => return Ok(Some(Rc::from(a))),
+            (Some(a), Some(b)) if a == b => return Ok(Some(Arc::from(a))),
             (Some(a), Some(b)) => {
                 let version = |bytes: &Bytes| Header::of(bytes).version.get();
                 let newest = if version(&b) > version(&a) { b } else { a };
@@ -253,7 +295,7 @@ impl<D: BlockDevice> Checker<'_, D> {
         if self.action == Action::Repair {
             mkfs::write_unit(self.disk, self.layout, &newest, address).await?;
         }
-        Ok(Some(Rc::from(newest)))
+        Ok(Some(Arc::from(newest)))
     }
 
     /// Reads what stands at the address of a unit, `None` if the device cannot.

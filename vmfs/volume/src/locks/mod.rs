@@ -5,8 +5,8 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
-use core::cell::RefCell;
 use core::future::Future;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use api::block::BlockError;
 use api::time::HostInstant;
@@ -79,14 +79,14 @@ pub trait LockService {
 /// Locks of a volume that only one host mounts: every lock is free.
 #[derive(Debug, Default)]
 pub struct LocalLocks {
-    taken: RefCell<u64>,
+    taken: AtomicU64,
 }
 
 impl LocalLocks {
     /// Returns how many locks were taken since the start.
     #[must_use]
     pub fn taken(&self) -> u64 {
-        *self.taken.borrow()
+        self.taken.load(Ordering::Relaxed)
     }
 }
 
@@ -103,8 +103,7 @@ impl LockService for LocalLocks {
     }
 
     async fn acquire(&self, _lba: u64, _mode: LockMode) -> Result<(), LockError> {
-        let mut taken = self.taken.borrow_mut();
-        *taken = taken.saturating_add(1);
+        self.taken.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
 

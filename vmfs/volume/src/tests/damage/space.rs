@@ -6,6 +6,7 @@ use crate::format::{
     self, Cluster, Header, JournalHeader, Node, SUPERBLOCK_A, SUPERBLOCK_B, SlotUnit, Superblock,
     UNIT, UNIT_BYTES,
 };
+use crate::record::Draft;
 
 pub(super) const ROWS: &[Row] = &[
     row(
@@ -389,14 +390,9 @@ pub(super) const ROWS: &[Row] = &[
 /// A transaction that is whole and names the journal itself.
 fn plant_transaction(w: &World) {
     let address = w.layout.journals * 256 + 9;
-    let mut image = format::blank(format::MAGIC_NODE, address, w.layout.tag);
-    format::seal(&mut image);
-    let reference = format::ImageRef {
-        address: address.into(),
-        crc: Header::of(&image).crc,
-        reserved: 0.into(),
-    };
-    let head = format::TransactionUnit::build(w.layout.tag, 3, 1, &[reference]);
-    w.disk.poke(w.layout.journal(3) + UNIT_BYTES, &head);
-    w.disk.poke(w.layout.journal(3) + 2 * UNIT_BYTES, &image);
+    let image = format::blank(format::MAGIC_NODE, address, w.layout.tag);
+    let mut draft = Draft::new();
+    draft.add(address, None, &image);
+    let bytes = draft.finish(w.layout.tag, 3, 1);
+    w.disk.poke(w.layout.journal(3) + UNIT_BYTES, &bytes);
 }
