@@ -212,7 +212,7 @@ fn use_volume(disk: &RamDisk, random: &mut Random) {
     };
     let _report = run(fsck(disk, Action::Check, |_, _| {}));
     if random.below(2) == 0 {
-        let _cut = disk.stop_after(random.below(40));
+        disk.stop_after(random.below(40));
         let _begun = run(replay(disk, &layout, 1));
         disk.lose_power(|chunk| chunk % 3 == 0);
     }
