@@ -43,11 +43,11 @@ pub(crate) struct KillLoop {
 /// Runs a loop with the kernel `basalt`.
 pub(crate) fn run(
     workspace: &Workspace,
+    tool: &Tool,
     basalt: &Path,
     model: &Model,
     options: &KillLoop,
 ) -> Result<()> {
-    let tool = Tool::build(workspace)?;
     let image = NamedTempFile::new_in(workspace.target())?;
     tool.make_datastore(image.path(), "main", IMAGE_BYTES)?;
     let outer = Outer {
@@ -78,7 +78,7 @@ pub(crate) fn run(
         let context = || format!("round {round} of seed {seed}");
         let now = live_and_die(workspace, &outer, life).with_context(context)?;
         told = told.max(now);
-        look(workspace, &tool, image.path(), told).with_context(context)?;
+        look(workspace, tool, image.path(), told).with_context(context)?;
     }
     ensure!(told.is_some(), "no record was ever told");
     Ok(())

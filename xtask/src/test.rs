@@ -183,11 +183,22 @@ fn failures(output: &str) -> String {
     text
 }
 
+/// Whether a test looks at a datastore's image from outside: the tool for that is built before any test's time counts.
+fn looks_at_image(action: &Action) -> bool {
+    match action {
+        Action::Boot(boot) => boot.fsck,
+        Action::Kill(_) => true,
+        Action::Guest(_) | Action::Bench(_) | Action::Sim(_) => false,
+    }
+}
+
 /// What end-to-end tests share: everything is built once.
 struct Bench<'a> {
     workspace: &'a Workspace,
     kernel: PathBuf,
     images: Option<Images>,
+    /// What looks at images of datastores from outside.
+    tool: Option<Tool>,
 }
 
 impl<'a> Bench<'a> {
@@ -214,11 +225,18 @@ impl<'a> Bench<'a> {
         } else {
             None
         };
+        let needs_tool = tests.iter().any(|test| looks_at_image(&test.action));
+        let tool = needs_tool.then(|| Tool::build(workspace)).transpose()?;
         Ok(Self {
             workspace,
             kernel,
             images,
+            tool,
         })
+    }
+
+    fn tool(&self) -> Result<&Tool> {
+        self.tool.as_ref().context("vmfs_tool was not built")
     }
 
     fn run(&self, test: &Test) -> Result<()> {
@@ -229,9 +247,13 @@ impl<'a> Bench<'a> {
                 let figures = bench::measure(self.workspace, *suite, &test.model)?;
                 bench::judge(self.workspace, *suite, &test.model, &figures)
             }
-            Action::Kill(options) => {
-                kill_loop::run(self.workspace, &self.kernel, &test.model, options)
-            }
+            Action::Kill(options) => kill_loop::run(
+                self.workspace,
+                self.tool()?,
+                &self.kernel,
+                &test.model,
+                options,
+            ),
             Action::Sim(seeds) => {
                 sim::datastore_keeps_its_promises((Subject::Locks, false), seeds.locks)?;
                 sim::datastore_keeps_its_promises((Subject::Volume, false), seeds.volume)?;
@@ -301,7 +323,7 @@ impl<'a> Bench<'a> {
                 .with_context(|| format!("boot {number}"))?;
         }
         match &disk {
-            Some(disk) if boot.fsck => Tool::build(self.workspace)?.check(disk.path()),
+            Some(disk) if boot.fsck => self.tool()?.check(disk.path()),
             _ => Ok(()),
         }
     }
@@ -388,6 +410,15 @@ mod tests {
             test result: FAILED. 2 passed; 4 failed; 0 ignored\n";
         let outcome = count_tests(output);
         assert_eq!((outcome.passed, outcome.failed), (55, 4));
+    }
+
+    #[test]
+    fn whatever_looks_at_an_image_has_its_tool_beforehand() {
+        let table = "[[test]]\nname = \"a\"\nboot.fsck = true\nboot.disk = \"blank\"\nboot.script = \"\"\n\
+            [[test]]\nname = \"b\"\nkill.rounds = 1\n[[test]]\nname = \"c\"\nboot.script = \"\"\n";
+        let tests = Table::parse(table).expect("a good table").tests;
+        let looks: Vec<bool> = tests.iter().map(|t| looks_at_image(&t.action)).collect();
+        assert_eq!(looks, [true, true, false]);
     }
 
     #[test]

@@ -213,7 +213,7 @@ impl Table {
         Self::parse(&text).with_context(|| format!("in {TABLE}"))
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let entries: Entries = toml::from_str(text)?;
         let mut tests = Vec::new();
         for entry in entries.test {
