@@ -1,5 +1,7 @@
 //! A controller made of registers and memory, which does what it is told, or misbehaves on purpose.
 
+mod fuzz;
+
 use crate::{Controller, IoQueue, PAGE, QUEUE_BYTES, SLOTS, StartError};
 use api::block::{BlockError, Buffer};
 use api::port::{Registers, SharedMemory};

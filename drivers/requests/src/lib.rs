@@ -205,12 +205,18 @@ impl<Q: Queue> Requests<Q> {
         Poll::Ready(Ok((number, self.watcher.take())))
     }
 
-    /// Takes what the device has completed. Answers to what it was not asked, or has answered, are nobody's.
+    /// Takes what the device has completed. Answers to what it was not asked, or has answered, are nobody's; of those a
+    /// call bears as many as there are slots, and leaves what is behind them to the next.
     pub fn take_completions(&mut self) -> Vec<Waker> {
         let mut woken = Vec::new();
-        while let Device::Running(queue) = &mut self.device
-            && let Some((number, answer)) = queue.complete()
-        {
+        // Nobody sends meanwhile, so a device that tells the truth has no more answers than slots.
+        for _ in 0..self.slots.len().saturating_mul(2) {
+            let Device::Running(queue) = &mut self.device else {
+                break;
+            };
+            let Some((number, answer)) = queue.complete() else {
+                break;
+            };
             self.end(number, answer, &mut woken);
         }
         woken

@@ -287,3 +287,32 @@ fn random_devices_never_confuse_requests() {
         }
     }
 }
+
+/// A device that always has one more answer to what nobody asked.
+struct Chatter(u32);
+
+impl Queue for Chatter {
+    fn slots(&self) -> u16 {
+        SLOTS
+    }
+
+    fn submit(&mut self, _: u16, _: &Request, _: &[u64]) -> Result<(), TooLong> {
+        Ok(())
+    }
+
+    fn complete(&mut self) -> Option<(u16, Answer)> {
+        self.0 += 1;
+        assert!(self.0 < 1000, "a loop without an end");
+        Some((77, Ok(())))
+    }
+
+    fn is_gone(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_device_that_never_stops_answering_holds_nobody_up() {
+    let mut requests = Requests::new(Chatter(0), PATIENCE);
+    assert!(requests.take_completions().is_empty());
+}

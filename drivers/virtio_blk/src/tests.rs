@@ -1,5 +1,7 @@
 //! A device made of registers and memory, which does what it is told, or misbehaves on purpose.
 
+mod fuzz;
+
 use crate::{BlkQueue, Device, PAGE, PAGES_MAX, QUEUE_BYTES, StartError, Windows};
 use api::block::{BlockError, Buffer};
 use api::port::{NarrowRegisters, Registers, SharedMemory};

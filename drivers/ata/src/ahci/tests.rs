@@ -1,5 +1,7 @@
 //! A controller with one port, made of registers and memory, which does what it is told, or misbehaves on purpose.
 
+mod fuzz;
+
 use super::{Host, PAGES_MAX, PORT_BYTES, Port, PortDisk};
 use crate::identity::tests::answer as identity;
 use crate::{PAGE, StartError};

@@ -1,5 +1,7 @@
 //! A channel with a disk, made of ports and memory, which does what it is told, or misbehaves on purpose.
 
+mod fuzz;
+
 use super::{CHANNEL_BYTES, Channel, ChannelDisk, PAGES_MAX, Place};
 use crate::identity::tests::answer as identity;
 use crate::{PAGE, StartError};
