@@ -18,7 +18,7 @@ pub(crate) const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// "BSYM" in memory order.
 const MAGIC: u32 = 0x4d59_5342;
 /// A longer name is cut here; it must fit its length byte.
-const NAME_SIZE_MAX: usize = 80;
+const NAME_SIZE_MAX: usize = 72;
 /// Magic, count and size of the name area.
 const FIXED_SIZE: usize = 12;
 /// One pair of the index.
@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn a_name_is_cut_between_characters() {
         let name = "é".repeat(100);
-        assert_eq!(shorten(&name).len(), 80);
-        assert_eq!(shorten(&format!("x{name}")).len(), 79);
+        assert_eq!(shorten(&name).len(), 72);
+        assert_eq!(shorten(&format!("x{name}")).len(), 71);
     }
 }
