@@ -118,13 +118,37 @@ fn encoded_size(functions: &[(u32, &str)]) -> usize {
     FIXED_SIZE + functions.len() * ENTRY_SIZE + area
 }
 
-/// Cuts a name at a character boundary.
+/// Leaves out the types of `<impl ..>::` inside a path, whose module says as much, then cuts at a character boundary.
 fn shorten(name: &str) -> String {
+    let name = &without_impls(name);
     let mut end = name.len().min(NAME_SIZE_MAX);
     while !name.is_char_boundary(end) {
         end -= 1;
     }
     name[..end].to_owned()
+}
+
+/// Removes every `<impl ..>::`; brackets nest, and the `>` of an arrow closes none.
+fn without_impls(name: &str) -> String {
+    let Some((before, inside)) = name.split_once("<impl ") else {
+        return name.to_owned();
+    };
+    let mut depth = 1;
+    let mut last = ' ';
+    for (index, character) in inside.char_indices() {
+        match character {
+            '<' => depth += 1,
+            '>' if last != '-' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            let rest = &inside[index + 1..];
+            let rest = rest.strip_prefix("::").unwrap_or(rest);
+            return format!("{before}{}", without_impls(rest));
+        }
+        last = character;
+    }
+    name.to_owned()
 }
 
 /// The image is smaller than 4 GiB by far, and so is every count in it.
@@ -182,6 +206,17 @@ mod tests {
             encode(&sample(), FIXED_SIZE).bytes,
             [&b"BSYM"[..], &[0; 8]].concat()
         );
+    }
+
+    #[test]
+    fn a_path_goes_without_the_types_of_its_impls() {
+        let name = "vm::exits::<impl vm::Vcpu<fn(A) -> B>>::halt::{{closure}}";
+        assert_eq!(shorten(name), "vm::exits::halt::{{closure}}");
+        assert_eq!(
+            shorten("<&T as core::Debug>::fmt"),
+            "<&T as core::Debug>::fmt"
+        );
+        assert_eq!(shorten("a::<impl broken"), "a::<impl broken");
     }
 
     #[test]
