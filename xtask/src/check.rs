@@ -77,7 +77,7 @@ fn fmt(workspace: &Workspace) -> Result<()> {
 /// Everything that host tools and tests are made of, with the host's own flags.
 fn clippy_host(workspace: &Workspace) -> Result<()> {
     let mut arguments = vec!["--workspace", "--all-targets"];
-    for judged_with_other_flags in ["vmkernel", "arch", "boot", "guests"] {
+    for judged_with_other_flags in ["basalt", "vmkernel", "arch", "boot", "guests"] {
         arguments.extend(["--exclude", judged_with_other_flags]);
     }
     clippy(workspace, &arguments)
@@ -86,6 +86,8 @@ fn clippy_host(workspace: &Workspace) -> Result<()> {
 /// The kernel with the flags that it is built with.
 fn clippy_kernel(workspace: &Workspace) -> Result<()> {
     let packages = [
+        "--package",
+        "basalt",
         "--package",
         "vmkernel",
         "--package",

@@ -14,7 +14,7 @@ use crate::symbols;
 use crate::workspace::{Workspace, say, write_atomically};
 
 /// The kernel's flags, relative to the root.
-pub(crate) const FLAGS: &str = "kernel/vmkernel/kernel.toml";
+pub(crate) const FLAGS: &str = "kernel/basalt/kernel.toml";
 
 /// Builds `target/basalt.elf` and `target/basalt.debug.elf`; returns the former.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
@@ -44,7 +44,7 @@ fn modified(path: &PathBuf) -> Option<SystemTime> {
 
 /// Runs cargo; returns the file that the linker made.
 fn link(workspace: &Workspace) -> Result<PathBuf> {
-    let directory = workspace.build_freestanding("vmkernel", FLAGS, "kernel")?;
+    let directory = workspace.build_freestanding("basalt", FLAGS, "kernel")?;
     Ok(directory.join("basalt"))
 }
 

@@ -1,6 +1,6 @@
 //! Names of the kernel's functions, for backtraces: a reserved section that the build fills after linking.
 
-const BLOB_BYTES: usize = 192 << 10;
+const BLOB_BYTES: usize = 104 << 10;
 const MAGIC: u32 = u32::from_le_bytes(*b"BSYM");
 const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 

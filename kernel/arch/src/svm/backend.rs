@@ -381,6 +381,7 @@ impl VcpuBackend for Vcpu {
         }
     }
 
+    #[inline]
     fn set_tsc_offset(&mut self, value: u64) {
         self.vmcb.control.tsc_offset = value;
     }

@@ -444,6 +444,7 @@ impl VcpuBackend for Vcpu {
         }
     }
 
+    #[inline]
     fn set_tsc_offset(&mut self, value: u64) {
         write(field::TSC_OFFSET, value);
     }

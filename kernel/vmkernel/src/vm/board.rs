@@ -99,6 +99,7 @@ impl VmShared {
 
     /// Reads a register in memory; all ones where nothing answers.
     #[must_use]
+    #[inline]
     pub fn mmio_read(&self, gpa: Gpa, width: Width) -> u64 {
         let mut board = self.board.lock();
         let value = board.mmio_read(gpa, width).unwrap_or(width.all_ones());
@@ -107,6 +108,7 @@ impl VmShared {
     }
 
     /// Writes a register in memory; nothing happens where nothing answers.
+    #[inline]
     pub fn mmio_write(&self, gpa: Gpa, width: Width, value: u64) {
         let mut board = self.board.lock();
         board.mmio_write(gpa, width, value, self.clock.now());

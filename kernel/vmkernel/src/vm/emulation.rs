@@ -439,6 +439,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Returns RDX:RAX's low halves as one number.
+    #[inline]
     pub(super) fn edx_eax(&self) -> u64 {
         self.cpu.gpr(Gpr::RAX) & 0xffff_ffff | self.cpu.gpr(Gpr::RDX) << 32
     }

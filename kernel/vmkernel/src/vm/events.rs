@@ -132,6 +132,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Keeps an event whose delivery an exit interrupted, to be delivered again.
+    #[inline]
     pub(super) fn keep_interrupted_event(&mut self) {
         let event = self.cpu.interrupted_event();
         if event.is_valid() {

@@ -157,6 +157,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Moves past an instruction of `len` bytes that may carry prefixes.
+    #[inline]
     fn advance_over_prefixed(&mut self, len: u64) {
         if self.cpu.knows_length() {
             return self.advance(len);

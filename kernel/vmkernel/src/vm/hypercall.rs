@@ -16,6 +16,7 @@ const INVALID: u64 = 22_u64.wrapping_neg();
 
 impl<B: VcpuBackend> VcpuWorld<B> {
     /// Answers a hypercall: the number is in RAX, and so is the answer.
+    #[inline]
     pub(super) fn hypercall(&mut self) {
         let number = self.cpu.gpr(Gpr::RAX);
         let answer = match number {

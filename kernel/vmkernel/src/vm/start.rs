@@ -25,6 +25,7 @@ use core::task::Poll;
 use devices::lapic::{LapicConfig, LocalApic};
 use loader::{MachineShape, Module, RamMap, Request};
 use sched::{GroupId, Settings};
+use spin::Once;
 
 /// A VM to start: what its definition says, with the files' contents.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ pub fn power_on(
         name, ram, links, board, routing, serial, group,
     ));
     let parts = lapics.into_iter().zip(policies).collect();
-    let tasks = arch::virt::with_backend(StartVcpus {
+    let tasks = starter()(StartVcpus {
         vm: &vm,
         parts,
         first: state,
@@ -155,8 +156,36 @@ fn new_lapic(index: u32, phys_bits: u32) -> LocalApic {
     lapic
 }
 
+/// Starts a VM's vCPUs; [`start_vcpus`] is the one there is.
+pub type Starter = fn(StartVcpus<'_>) -> Result<Vec<async_task::Task<()>>, String>;
+
+static STARTER: Once<Starter> = Once::new();
+
+/// Sets who starts vCPUs. The binary names [`start_vcpus`], so that the run loop, which is generic over the backend, is
+/// compiled with the binary's opt-level and not with this crate's, which is for size.
+pub fn set_starter(starter: Starter) {
+    STARTER.call_once(|| starter);
+}
+
+fn starter() -> Starter {
+    *STARTER.get().expect("the binary sets it at start-up")
+}
+
+/// Starts a VM's vCPUs on this host's backend. Only the binary may name it; see [`set_starter`].
+///
+/// # Errors
+/// What no memory or no capacity was left for.
+#[inline]
+pub fn start_vcpus(vcpus: StartVcpus<'_>) -> Result<Vec<async_task::Task<()>>, String> {
+    arch::virt::with_backend(vcpus)
+}
+
 /// Makes the vCPUs of a VM and starts their tasks and the board's.
-struct StartVcpus<'a> {
+#[expect(
+    missing_debug_implementations,
+    reason = "it is handed on once and never shown"
+)]
+pub struct StartVcpus<'a> {
     vm: &'a Arc<VmShared>,
     parts: Vec<(LocalApic, Policy)>,
     /// The state of the first vCPU; the others have that after reset.

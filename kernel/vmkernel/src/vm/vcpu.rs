@@ -229,6 +229,7 @@ impl<B: VcpuBackend> VcpuWorld<B> {
     }
 
     /// Sets the TSC offset from the VM's clock and the guest's own adjustment.
+    #[inline]
     pub(super) fn update_tsc_offset(&mut self) {
         self.clock_base = self.vm.clock.base();
         let offset = self.tsc_adjust.wrapping_sub(self.clock_base);
