@@ -24,6 +24,14 @@ const RATE: TickRate = TickRate::new(PIT_HZ);
 /// it would lose them on a chip whose handler takes longer than the period.
 const INTERRUPT_NANOS_MIN: u64 = 100_000;
 
+/// Time between two interrupts of edges that came and went while nobody looked: the host was busy, and a guest that counts
+/// ticks, or boots and waits for some of them, gets them late rather than never.
+const CATCH_UP_NANOS: u64 = 400_000;
+/// Edges that are further apart than this, in nanoseconds, are made up for.
+const PERIOD_NANOS_MIN: u64 = 2 * CATCH_UP_NANOS;
+/// Edges of longer ago than this are not.
+const BACKLOG_NANOS_MAX: u64 = 1_000_000_000;
+
 /// Half a period of the memory refresh, which toggles bit 4 of port 61h: 15.085 us.
 const REFRESH_NANOS: u64 = 15_085;
 
@@ -91,20 +99,35 @@ impl Pit {
     pub fn next_deadline(&self) -> Option<VmInstant> {
         let [counter, ..] = &self.counters;
         let edge = RATE.instant(counter.next_rise(self.checked)?);
-        Some(match self.raised_at {
-            Some(raised) => edge.max(raised.saturating_add(INTERRUPT_NANOS_MIN)),
-            None => edge,
-        })
+        let Some(raised) = self.raised_at else {
+            return Some(edge);
+        };
+        // An edge of before the last interrupt is one that is made up for.
+        let pause = if edge <= raised {
+            CATCH_UP_NANOS
+        } else {
+            INTERRUPT_NANOS_MIN
+        };
+        Some(edge.max(raised.saturating_add(pause)))
     }
 
-    /// Raises interrupt 0 if counter 0 had a rising edge since the last call, once however many there were.
+    /// Raises interrupt 0 if counter 0 had a rising edge since the last call. Of several, the others follow, if they are not
+    /// too close together or too old.
     pub fn poll(&mut self, now: VmInstant, effects: &mut dyn Effects) {
         let tick = RATE.ticks(now);
         let [counter, ..] = &self.counters;
-        let rose = counter
+        let rise = counter
             .next_rise(self.checked)
-            .is_some_and(|rise| rise <= tick);
-        self.checked = tick;
+            .filter(|rise| *rise <= tick && !self.is_too_soon(*rise, now));
+        let rose = rise.is_some();
+        if let Some(rise) = rise {
+            let oldest = now.as_nanos().saturating_sub(BACKLOG_NANOS_MAX);
+            self.checked = if self.makes_up_for(rise) {
+                rise.max(RATE.ticks(VmInstant::from_nanos(oldest)))
+            } else {
+                tick
+            };
+        }
         let level = counter.output(tick);
         if rose {
             self.raised_at = Some(now);
@@ -118,6 +141,22 @@ impl Pit {
             self.line_level = level;
             effects.set_irq(GSI_PIT, level);
         }
+    }
+
+    /// Tells whether the edge at tick `rise` is one that is made up for, so soon after the last interrupt that it waits.
+    fn is_too_soon(&self, rise: u64, now: VmInstant) -> bool {
+        self.raised_at.is_some_and(|raised| {
+            RATE.instant(rise) <= raised && now < raised.saturating_add(CATCH_UP_NANOS)
+        })
+    }
+
+    /// Tells whether the edges that follow the one at tick `rise` are far enough apart to be made up for.
+    fn makes_up_for(&self, rise: u64) -> bool {
+        let [counter, ..] = &self.counters;
+        counter.next_rise(rise).is_some_and(|next| {
+            let between = RATE.instant(next).as_nanos();
+            between.saturating_sub(RATE.instant(rise).as_nanos()) >= PERIOD_NANOS_MIN
+        })
     }
 
     fn write_control(&mut self, value: u8, tick: u64) {
@@ -147,6 +186,15 @@ impl Pit {
     }
 }
 
+/// Tells whether a write changes how counter 0 counts.
+fn programs_counter_0(offset: u16, value: u8) -> bool {
+    match offset & 3 {
+        0 => true,
+        3 => value >> 6 == 0 && !counter::is_latch_command(value),
+        _ => false,
+    }
+}
+
 impl Default for Pit {
     fn default() -> Self {
         Self::new()
@@ -165,6 +213,9 @@ impl PortIo for Pit {
         // Edges up to now belong to the old programming.
         self.poll(cx.now, cx.effects);
         let tick = RATE.ticks(cx.now);
+        if programs_counter_0(offset, value) {
+            self.checked = tick;
+        }
         match self.counter_at(offset) {
             Some(counter) => counter.write(value, tick),
             None => self.write_control(value, tick),

@@ -67,12 +67,72 @@ fn mode_2_interrupts_once_per_period() {
     assert_eq!(timer.bench.rises(GSI_PIT), rises);
     timer.at(10 + 1193).poll();
     assert_eq!(timer.bench.rises(GSI_PIT), rises + 1);
-    timer.at(10 + 1193 * 50 + 7).poll();
-    assert_eq!(timer.bench.rises(GSI_PIT), rises + 2, "missed ones are one");
+    timer.at(10 + 1193 * 2 + 7).poll();
+    assert_eq!(timer.bench.rises(GSI_PIT), rises + 2);
     let next = timer.pit.next_deadline().unwrap();
-    assert_eq!(next, RATE.instant(10 + 1193 * 51), "on the same grid");
+    assert_eq!(next, RATE.instant(10 + 1193 * 3), "on the same grid");
     timer.at(10 + 1193 * 50 + 13);
     assert_eq!(timer.count(0), 1193 - 13);
+}
+
+/// Polls when the timer says, up to `end`; returns the interrupts that came.
+fn interrupts_until(timer: &mut Timer, end: VmInstant) -> usize {
+    let before = timer.bench.rises(GSI_PIT);
+    while let Some(due) = timer.pit.next_deadline().filter(|due| *due <= end) {
+        timer.bench.now = due.max(timer.bench.now);
+        timer.poll();
+    }
+    timer.bench.now = end;
+    timer.bench.rises(GSI_PIT) - before
+}
+
+#[test]
+fn edges_that_nobody_saw_come_late_and_one_after_the_other() {
+    let mut timer = Timer::new();
+    timer.at(0).program(0x34, 4772);
+    let start = timer.bench.now;
+    let after = |millis: u64| start.saturating_add(millis * 1_000_000);
+    // A host that was busy for 22 ms of a period of 4 ms.
+    timer.bench.now = after(22);
+    assert_eq!(interrupts_until(&mut timer, after(22)), 1);
+    timer.poll();
+    assert_eq!(interrupts_until(&mut timer, after(22)), 0, "not at once");
+    // 40 ms hold 10 edges, of which the first is taken.
+    assert_eq!(interrupts_until(&mut timer, after(41)), 9);
+    assert_eq!(interrupts_until(&mut timer, after(81)), 10);
+}
+
+#[test]
+fn old_and_dense_edges_are_not_made_up_for() {
+    let mut timer = Timer::new();
+    timer.at(0).program(0x34, 1193);
+    timer.bench.now = VmInstant::from_nanos(60_000_000_000);
+    let second = timer.bench.now.saturating_add(1_000_000_000);
+    let came = interrupts_until(&mut timer, second);
+    assert!(
+        (1990..=2010).contains(&came),
+        "{came}: one second late, and one in time"
+    );
+    timer.program(0x34, 600);
+    let later = timer.bench.now.saturating_add(50_000_000);
+    timer.bench.now = later;
+    timer.poll();
+    let due = timer.pit.next_deadline().unwrap();
+    assert!(due > later, "a dense one is missed");
+}
+
+#[test]
+fn a_new_count_forgets_what_was_missed_and_a_latch_does_not() {
+    for (control, missed) in [(0x00, true), (0xd2, true), (0x34, false)] {
+        let mut timer = Timer::new();
+        timer.at(0).program(0x34, 4772);
+        timer.bench.now = VmInstant::from_nanos(22_000_000);
+        timer.poll();
+        timer.write(0x43, control);
+        let due = timer.pit.next_deadline();
+        let is_late = due.is_some_and(|due| due < VmInstant::from_nanos(23_000_000));
+        assert_eq!(is_late, missed, "{control:#x}");
+    }
 }
 
 #[test]
