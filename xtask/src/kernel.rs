@@ -16,6 +16,9 @@ use crate::workspace::{Workspace, say, write_atomically};
 /// The kernel's flags, relative to the root.
 pub(crate) const FLAGS: &str = "kernel/basalt/kernel.toml";
 
+/// Shorter names of functions do not tell much in a backtrace.
+const NAME_SIZE_MIN: usize = 28;
+
 /// Builds `target/basalt.elf` and `target/basalt.debug.elf`; returns the former.
 pub(crate) fn build(workspace: &Workspace) -> Result<PathBuf> {
     let linked = link(workspace)?;
@@ -60,12 +63,12 @@ fn add_symbols(file: &mut [u8]) -> Result<()> {
     let table = symbols::encode(
         &symbols::functions(file)?,
         usize::try_from(section.sh_size)?,
-    );
-    if table.dropped != 0 {
+    )
+    .context("the index of functions alone is larger than its section")?;
+    if table.name_size < NAME_SIZE_MIN {
         say(&format!(
-            "{} of {} function names do not fit the {} bytes of {}",
-            table.dropped,
-            table.found,
+            "names of functions are cut to {} characters, to fit {} bytes of {}",
+            table.name_size,
             section.sh_size,
             symbols::SECTION
         ));

@@ -17,22 +17,20 @@ pub(crate) const SECTION: &str = ".basalt.symbols";
 pub(crate) const KERNEL_BASE: u64 = 0xffff_ffff_8000_0000;
 /// "BSYM" in memory order.
 const MAGIC: u32 = 0x4d59_5342;
-/// A longer name is cut here; it must fit its length byte.
+/// A longer name is cut to its end in any case; it must fit its length byte.
 const NAME_SIZE_MAX: usize = 72;
 /// Magic, count and size of the name area.
 const FIXED_SIZE: usize = 12;
 /// One pair of the index.
 const ENTRY_SIZE: usize = 8;
 
-/// A symbol table ready to be written, and what had to be left out.
+/// A symbol table ready to be written.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Table {
     /// The bytes; at most as many as `encode` was told.
     pub(crate) bytes: Vec<u8>,
-    /// How many functions there are.
-    pub(crate) found: usize,
-    /// How many of them did not fit.
-    pub(crate) dropped: usize,
+    /// How many bytes of a name it has at most: the last ones.
+    pub(crate) name_size: usize,
 }
 
 /// Functions of the image by address, one demangled name each.
@@ -64,7 +62,7 @@ pub(crate) fn functions(file: &[u8]) -> Result<BTreeMap<u32, String>> {
         let mangled = names
             .get(symbol.st_name as usize)
             .context("a symbol's name is broken")?;
-        let name = shorten(&format!("{:#}", rustc_demangle::demangle(mangled)));
+        let name = without_impls(&format!("{:#}", rustc_demangle::demangle(mangled)));
         // Identical functions are folded by the linker; the first name in order keeps the result reproducible.
         let kept = found.entry(start).or_insert_with(|| name.clone());
         if name < *kept {
@@ -74,22 +72,28 @@ pub(crate) fn functions(file: &[u8]) -> Result<BTreeMap<u32, String>> {
     Ok(found)
 }
 
-/// Encodes as many of the functions as `capacity` bytes hold. The longest names go first: those are generic
-/// instances, whose callers in a backtrace say as much.
-pub(crate) fn encode(functions: &BTreeMap<u32, String>, capacity: usize) -> Table {
-    let mut kept: Vec<(u32, &str)> = functions
-        .iter()
-        .map(|(start, name)| (*start, name.as_str()))
-        .collect();
-    kept.sort_by_key(|(start, name)| (name.len(), *start));
-    while encoded_size(&kept) > capacity && kept.pop().is_some() {}
-    kept.sort_unstable();
+/// Encodes all functions in at most `capacity` bytes, with as much of their names as there is room for. `None` when the
+/// index alone is larger. A function without an entry would be taken for the one before it.
+pub(crate) fn encode(functions: &BTreeMap<u32, String>, capacity: usize) -> Option<Table> {
+    (0..=NAME_SIZE_MAX).rev().find_map(|name_size| {
+        let cut: Vec<(u32, &str)> = functions
+            .iter()
+            .map(|(start, name)| (*start, tail(name, name_size)))
+            .collect();
+        (encoded_size(&cut) <= capacity).then(|| Table {
+            bytes: write(&cut),
+            name_size,
+        })
+    })
+}
+
+fn write(functions: &[(u32, &str)]) -> Vec<u8> {
     let mut areas = Vec::new();
     let mut offsets = HashMap::new();
     let mut bytes = Vec::new();
     bytes.extend(MAGIC.to_le_bytes());
-    bytes.extend(as_u32(kept.len()).to_le_bytes());
-    for (start, name) in &kept {
+    bytes.extend(as_u32(functions.len()).to_le_bytes());
+    for (start, name) in functions {
         let offset = *offsets.entry(*name).or_insert_with(|| {
             let offset = as_u32(areas.len());
             areas.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
@@ -101,12 +105,7 @@ pub(crate) fn encode(functions: &BTreeMap<u32, String>, capacity: usize) -> Tabl
     }
     bytes.extend(as_u32(areas.len()).to_le_bytes());
     bytes.extend(areas);
-    let dropped = functions.len() - kept.len();
-    Table {
-        bytes,
-        found: functions.len(),
-        dropped,
-    }
+    bytes
 }
 
 /// Size of the encoded table; equal names are stored once.
@@ -118,17 +117,16 @@ fn encoded_size(functions: &[(u32, &str)]) -> usize {
     FIXED_SIZE + functions.len() * ENTRY_SIZE + area
 }
 
-/// Leaves out the types of `<impl ..>::` inside a path, whose module says as much, then cuts at a character boundary.
-fn shorten(name: &str) -> String {
-    let name = &without_impls(name);
-    let mut end = name.len().min(NAME_SIZE_MAX);
-    while !name.is_char_boundary(end) {
-        end -= 1;
+/// Returns the last `size` bytes of a name, or a little less: a path tells most at its end.
+fn tail(name: &str, size: usize) -> &str {
+    let mut start = name.len().saturating_sub(size);
+    while !name.is_char_boundary(start) {
+        start += 1;
     }
-    name[..end].to_owned()
+    &name[start..]
 }
 
-/// Removes every `<impl ..>::`; brackets nest, and the `>` of an arrow closes none.
+/// Removes every `<impl ..>::` of a path, whose module says as much; brackets nest, and the `>` of an arrow closes none.
 fn without_impls(name: &str) -> String {
     let Some((before, inside)) = name.split_once("<impl ") else {
         return name.to_owned();
@@ -170,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_table_is_sorted_and_shares_equal_names() {
-        let table = encode(&sample(), 1000);
+        let table = encode(&sample(), 1000).unwrap();
         let expected: Vec<u8> = [
             &b"BSYM"[..],
             &3u32.to_le_bytes(),
@@ -185,44 +183,39 @@ mod tests {
             table,
             Table {
                 bytes: expected,
-                found: 3,
-                dropped: 0
+                name_size: NAME_SIZE_MAX
             }
         );
     }
 
     #[test]
-    fn the_longest_name_goes_first_when_space_is_short() {
-        let whole = encode(&sample(), 1000).bytes.len();
-        let table = encode(&sample(), whole - 1);
-        assert_eq!((table.found, table.dropped), (3, 1));
-        assert!(table.bytes.ends_with(b"\x04beta"));
-        assert!(table.bytes.len() < whole);
-    }
-
-    #[test]
-    fn an_empty_table_still_has_its_fixed_part() {
-        assert_eq!(
-            encode(&sample(), FIXED_SIZE).bytes,
-            [&b"BSYM"[..], &[0; 8]].concat()
-        );
+    fn all_functions_have_an_entry_however_short_their_names() {
+        let whole = encode(&sample(), 1000).unwrap().bytes.len();
+        let table = encode(&sample(), whole - 1).unwrap();
+        assert_eq!(table.name_size, 12);
+        assert!(table.bytes.ends_with(b"\x0c_longer_name\x04beta"));
+        assert_eq!(table.bytes.len(), whole - 1);
+        let least = FIXED_SIZE + 3 * ENTRY_SIZE + 1;
+        assert_eq!(encode(&sample(), least).unwrap().name_size, 0);
+        assert_eq!(encode(&sample(), least - 1), None);
     }
 
     #[test]
     fn a_path_goes_without_the_types_of_its_impls() {
         let name = "vm::exits::<impl vm::Vcpu<fn(A) -> B>>::halt::{{closure}}";
-        assert_eq!(shorten(name), "vm::exits::halt::{{closure}}");
+        assert_eq!(without_impls(name), "vm::exits::halt::{{closure}}");
         assert_eq!(
-            shorten("<&T as core::Debug>::fmt"),
+            without_impls("<&T as core::Debug>::fmt"),
             "<&T as core::Debug>::fmt"
         );
-        assert_eq!(shorten("a::<impl broken"), "a::<impl broken");
+        assert_eq!(without_impls("a::<impl broken"), "a::<impl broken");
     }
 
     #[test]
     fn a_name_is_cut_between_characters() {
         let name = "é".repeat(100);
-        assert_eq!(shorten(&name).len(), 72);
-        assert_eq!(shorten(&format!("x{name}")).len(), 71);
+        assert_eq!(tail(&name, 72).len(), 72);
+        assert_eq!(tail(&format!("{name}x"), 72).len(), 71);
+        assert_eq!(tail("short", 72), "short");
     }
 }
